@@ -1,0 +1,124 @@
+"""Every error that retally raises on purpose, and the one map from SQLSTATE to them.
+
+The private SQLSTATE class is ``RT``; the routines in ``procedures/`` raise it with a message that
+names the thing and a HINT that says what to do. ``typed`` turns whatever psycopg raised into one
+of these, so that callers never match message texts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import psycopg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class RetallyError(Exception):
+    """Root of every error of retally's own.
+
+    ``str(error)`` names the thing; ``hint`` says what to do about it and may be empty.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UnknownShowError(RetallyError):
+    """RT001: no show has this name or id."""
+
+
+class AmbiguousShowError(RetallyError):
+    """RT002: several shows answer to this name."""
+
+
+class WrongIsolationError(RetallyError):
+    """RT003: a recompute needs READ COMMITTED, the second sum would not see new bookings."""
+
+
+class UnknownTotalError(RetallyError):
+    """RT004: not one of the five totals."""
+
+
+class ShowBusyError(RetallyError):
+    """RT005: another writer holds the show and did not let go in time."""
+
+
+class StillBusyError(RetallyError):
+    """RT006: a row stayed locked although the caller needs it rebuilt now."""
+
+
+class UnknownSettingError(RetallyError):
+    """RT007: no setting has this name, or it does not take this value."""
+
+
+class FarmSchemaError(RetallyError):
+    """The database holds no farm, or one that lacks a column that retally reads."""
+
+
+class FarmExistsError(RetallyError):
+    """The database already holds a farm, or tables that one would collide with."""
+
+
+class NotInstalledError(RetallyError):
+    """The schema ``retally`` is missing, or older or newer than this program."""
+
+
+class DatabaseUnreachableError(RetallyError):
+    """No connection: wrong DSN, server down, or lost in mid-run."""
+
+
+class PermissionDeniedError(RetallyError):
+    """The role may not do this."""
+
+
+class DatabaseError(RetallyError):
+    """Anything else that the server refused."""
+
+
+class EmbeddedServerError(RetallyError):
+    """The embedded PostgreSQL cannot be found or started."""
+
+
+_BY_SQLSTATE: dict[str, type[RetallyError]] = {
+    "RT001": UnknownShowError,
+    "RT002": AmbiguousShowError,
+    "RT003": WrongIsolationError,
+    "RT004": UnknownTotalError,
+    "RT005": ShowBusyError,
+    "RT006": StillBusyError,
+    "RT007": UnknownSettingError,
+}
+
+_INSTALL = "run `retally install` in this database, with this version of retally"
+_REACH = "check --dsn, RETALLY_DSN or libpq's PG… variables, and that the server runs"
+_GRANT = "grant the role what docs/by-hand.md lists, or connect as another one"
+
+
+def typed(error: psycopg.Error) -> RetallyError:
+    """The retally error for what psycopg raised; the caller chains it with ``from``."""
+    state = error.sqlstate or ""
+    message = (error.diag.message_primary or str(error)).strip().splitlines()[0]
+    hint = error.diag.message_hint or ""
+    if state in _BY_SQLSTATE:
+        return _BY_SQLSTATE[state](message, hint)
+    if state == "42501":
+        return PermissionDeniedError(message, hint or _GRANT)
+    if state in {"3F000", "42883", "42P01"} and "retally" in message:
+        return NotInstalledError(message, hint or _INSTALL)
+    lost = isinstance(error, psycopg.OperationalError) and not state
+    if lost or state[:2] in {"08", "28", "3D"} or state in {"57P01", "57P02", "57P03"}:
+        return DatabaseUnreachableError(message, hint or _REACH)
+    return DatabaseError(f"{message} (SQLSTATE {state or 'none'})", hint)
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Let no psycopg error out of the block: raise the typed one instead."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise typed(error) from error
