@@ -1,1 +1,28 @@
-"""placeholder"""
+"""What computes: the routines, one .sql file each, and one typed Python call per routine.
+
+``core/`` knows nothing of a farm's tables; ``opencue/`` is all that does.
+"""
+
+from retally.procedures.install import Installed, install, uninstall
+from retally.procedures.records import (
+    TOTALS,
+    Drift,
+    Finding,
+    LastPass,
+    Orphan,
+    Pass,
+    Show,
+)
+
+__all__ = [
+    "TOTALS",
+    "Drift",
+    "Finding",
+    "Installed",
+    "LastPass",
+    "Orphan",
+    "Pass",
+    "Show",
+    "install",
+    "uninstall",
+]

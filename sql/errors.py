@@ -51,12 +51,8 @@ class StillBusyError(RetallyError):
     """RT006: a row stayed locked although the caller needs it rebuilt now."""
 
 
-class UnknownSettingError(RetallyError):
-    """RT007: no setting has this name, or it does not take this value."""
-
-
 class FarmSchemaError(RetallyError):
-    """The database holds no farm, or one that lacks a column that retally reads."""
+    """RT007: the database holds no farm, or one that lacks a column that retally reads."""
 
 
 class FarmExistsError(RetallyError):
@@ -90,7 +86,7 @@ _BY_SQLSTATE: dict[str, type[RetallyError]] = {
     "RT004": UnknownTotalError,
     "RT005": ShowBusyError,
     "RT006": StillBusyError,
-    "RT007": UnknownSettingError,
+    "RT007": FarmSchemaError,
 }
 
 _INSTALL = "run `retally install` in this database, with this version of retally"

@@ -1,0 +1,37 @@
+-- Makes this transaction the only writer of the scope's totals, until it ends.
+-- p_wait: give the present writer as long as the lock budget; otherwise do not wait at all.
+-- Locks: a transaction-scoped advisory lock, so it holds through a transaction pooler.
+-- Raises RT003 outside READ COMMITTED, RT005 when another writer holds the scope.
+CREATE OR REPLACE FUNCTION retally.hold_scope(p_scope text, p_wait boolean)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    v_lock bigint := hashtextextended('retally writes ' || p_scope, 0);
+    v_before text;
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'totals cannot be rebuilt at isolation level %',
+            current_setting('transaction_isolation')
+            USING ERRCODE = 'RT003',
+                HINT = 'Use READ COMMITTED: the second sum has to see what was booked meanwhile.';
+    END IF;
+    IF pg_try_advisory_xact_lock(v_lock) THEN
+        RETURN;
+    END IF;
+    IF p_wait THEN
+        BEGIN
+            v_before := retally.set_lock_timeout(retally.lock_budget());
+            PERFORM pg_advisory_xact_lock(v_lock);
+            PERFORM set_config('lock_timeout', v_before, true);
+            RETURN;
+        EXCEPTION
+            WHEN lock_not_available THEN NULL;
+        END;
+    END IF;
+    RAISE EXCEPTION 'another session is rebuilding the totals of %', p_scope
+        USING ERRCODE = 'RT005', HINT = 'Try again in a moment.';
+END
+$$;
+COMMENT ON FUNCTION retally.hold_scope(text, boolean) IS
+'Makes this transaction the only writer of the scope''s totals.';

@@ -1,0 +1,76 @@
+-- Where stored and booked differ, one row per key; the base of every pass and of drift().
+-- p_show_ids: pk_show of each show. p_totals: which totals.
+-- was_… is stored, the rest booked, 0 where no proc says anything.
+-- kind: row (a total to correct), missing (the farm knows the thing, its row is not there),
+-- orphan (procs of this show name a layer or job that the farm does not know).
+-- Locks and writes nothing.
+CREATE OR REPLACE FUNCTION retally.compared(p_show_ids text [], p_totals text [])
+RETURNS TABLE (
+    show_id text, total text, key text, kind text,
+    was_cores numeric, was_gpus numeric, was_local_cores numeric, was_local_gpus numeric,
+    cores numeric, gpus numeric, local_cores numeric, local_gpus numeric
+)
+LANGUAGE sql STABLE
+AS $$
+    WITH pairs AS (
+        SELECT
+            s.show_id AS row_show_id,
+            b.show_id AS proc_show_id,
+            coalesce(s.total, b.total) AS total,
+            coalesce(s.key, b.key) AS key,
+            s.cores AS was_cores,
+            s.gpus AS was_gpus,
+            s.local_cores AS was_local_cores,
+            s.local_gpus AS was_local_gpus,
+            coalesce(b.cores, 0) AS cores,
+            coalesce(b.gpus, 0) AS gpus,
+            coalesce(b.local_cores, 0) AS local_cores,
+            coalesce(b.local_gpus, 0) AS local_gpus
+        FROM retally.stored_in(p_show_ids, p_totals) AS s
+        FULL JOIN retally.booked_in(p_show_ids, p_totals, NULL) AS b
+            ON
+                s.total = b.total
+                AND s.key = b.key
+                -- the other totals have keys that are unique in the farm
+                AND CASE WHEN s.total IN ('subscription', 'point') THEN s.show_id ELSE '' END
+                = CASE WHEN b.total IN ('subscription', 'point') THEN b.show_id ELSE '' END
+        WHERE
+            s.total IS NULL
+            OR s.cores <> coalesce(b.cores, 0)
+            OR s.gpus <> coalesce(b.gpus, 0)
+            OR s.local_cores <> coalesce(b.local_cores, 0)
+            OR s.local_gpus <> coalesce(b.local_gpus, 0)
+    ),
+
+    homes AS (
+        SELECT
+            p.*,
+            CASE
+                WHEN p.row_show_id IS NOT NULL THEN p.row_show_id
+                ELSE retally.home(p.proc_show_id, p.total, p.key)
+            END AS home
+        FROM pairs AS p
+    )
+
+    SELECT
+        coalesce(h.home, h.proc_show_id),
+        h.total,
+        h.key,
+        CASE
+            WHEN h.row_show_id IS NOT NULL THEN 'row'
+            WHEN h.home IS NULL THEN 'orphan'
+            ELSE 'missing'
+        END,
+        h.was_cores,
+        h.was_gpus,
+        h.was_local_cores,
+        h.was_local_gpus,
+        h.cores,
+        h.gpus,
+        h.local_cores,
+        h.local_gpus
+    FROM homes AS h
+    WHERE coalesce(h.home, h.proc_show_id) = ANY (p_show_ids)
+$$;
+COMMENT ON FUNCTION retally.compared(text [], text []) IS
+'Where stored and booked differ, one row per key.';

@@ -1,0 +1,65 @@
+-- What is adrift in these totals of these shows: one statement, one snapshot, each proc read once
+-- for all of them. One finding per show and total, quiet ones too, in the order of the booking
+-- path. p_show_ids: pk_show of each show. core_units, gpus: drift as absolute sums.
+-- Locks and writes nothing.
+-- Raises RT004.
+CREATE OR REPLACE FUNCTION retally.findings(p_show_ids text [], p_totals text [])
+RETURNS SETOF retally.finding
+LANGUAGE plpgsql STABLE
+-- compiling the plan costs more than running it
+SET jit = off
+SET work_mem = '64MB'
+SET plan_cache_mode = force_custom_plan
+AS $$
+BEGIN
+    IF NOT p_totals <@ retally.totals() OR cardinality(p_totals) = 0 THEN
+        RAISE EXCEPTION 'unknown total in {%}', array_to_string(p_totals, ', ')
+            USING ERRCODE = 'RT004',
+                HINT = 'The totals are ' || array_to_string(retally.totals(), ', ') || '.';
+    END IF;
+
+    RETURN QUERY
+    WITH sizes AS (
+        SELECT
+            c.*,
+            c.kind = 'row' AS is_row,
+            abs(c.was_cores - c.cores)
+            + abs(coalesce(c.was_local_cores, 0) - c.local_cores) AS core_units,
+            abs(c.was_gpus - c.gpus)
+            + abs(coalesce(c.was_local_gpus, 0) - c.local_gpus) AS gpu_units
+        FROM retally.compared(p_show_ids, p_totals) AS c
+    ),
+
+    found AS (
+        SELECT
+            z.show_id,
+            z.total,
+            array_agg(z.key ORDER BY z.key) FILTER (WHERE z.is_row) AS keys,
+            count(*) FILTER (WHERE z.is_row) AS adrift,
+            count(*) FILTER (WHERE NOT z.is_row) AS failed,
+            sum(z.core_units) FILTER (WHERE z.is_row) AS core_units,
+            sum(z.gpu_units) FILTER (WHERE z.is_row) AS gpu_units,
+            array_agg(retally.problem(z.kind, z.total, z.key, z.cores, z.gpus) ORDER BY z.key)
+            FILTER (WHERE NOT z.is_row) AS problems
+        FROM sizes AS z
+        GROUP BY z.show_id, z.total
+    )
+
+    SELECT
+        s.show_id,
+        t.total,
+        coalesce(f.keys, '{}'),
+        coalesce(f.adrift, 0),
+        coalesce(f.failed, 0),
+        coalesce(f.core_units, 0),
+        coalesce(f.gpu_units, 0),
+        coalesce(f.problems, '{}')
+    FROM unnest(p_show_ids) AS s (show_id)
+    CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
+    LEFT JOIN found AS f ON s.show_id = f.show_id AND t.total = f.total
+    WHERE t.total = ANY (p_totals)
+    ORDER BY s.show_id, t.place;
+END
+$$;
+COMMENT ON FUNCTION retally.findings(text [], text []) IS
+'What is adrift in these totals of these shows, one finding per show and total.';

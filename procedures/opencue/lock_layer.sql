@@ -1,0 +1,41 @@
+-- Locks the layer totals p_keys of a show in key order and says of each whether it is held now;
+-- rows that are gone are not in the answer.
+-- p_wait: wait for busy rows, as lock_timeout allows; otherwise skip them.
+-- Locks: FOR NO KEY UPDATE on public.layer_resource. Writes nothing.
+-- Raises 55P03 when the wait took too long.
+CREATE OR REPLACE FUNCTION retally.lock_layer(p_show_id text, p_keys text [], p_wait boolean)
+RETURNS TABLE (key text, held boolean)
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    IF p_wait THEN
+        RETURN QUERY
+        SELECT
+            r.pk_layer::text,
+            true
+        FROM public.layer_resource AS r
+        WHERE r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        ORDER BY r.pk_layer
+        FOR NO KEY UPDATE OF r;
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+    WITH free AS (
+        SELECT r.pk_layer
+        FROM public.layer_resource AS r
+        WHERE r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        ORDER BY r.pk_layer
+        FOR NO KEY UPDATE OF r SKIP LOCKED
+    )
+
+    SELECT
+        r.pk_layer::text,
+        f.pk_layer IS NOT NULL
+    FROM public.layer_resource AS r
+    LEFT JOIN free AS f ON r.pk_layer = f.pk_layer
+    WHERE r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key));
+END
+$$;
+COMMENT ON FUNCTION retally.lock_layer(text, text [], boolean) IS
+'Locks layer totals of a show in key order and says which are held.';

@@ -1,0 +1,65 @@
+-- Lock, sum again, write: for what was found adrift in one show. The second sum decides what is
+-- written, so a finding may be old; it only says where to look.
+-- p_findings: of one show. p_wait: wait for busy rows; otherwise only for those that were busy in
+-- setting.wait_after_passes passes running. One row per finding: what was found, rows_changed,
+-- rows_deferred (still busy), rows_failed (see problems), seconds.
+-- Locks: the show's writer lock, then the rows adrift, in the order of the booking path.
+-- Writes: the five totals' tables, retally.pass, retally.deferred.
+-- Raises RT003, RT005.
+CREATE OR REPLACE FUNCTION retally.mend(p_findings retally.finding [], p_wait boolean)
+RETURNS TABLE (
+    show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint,
+    rows_failed bigint, core_units numeric, gpus numeric, seconds double precision,
+    problems text []
+)
+LANGUAGE plpgsql VOLATILE
+-- the farm's triggers call their helpers unqualified
+SET search_path = public, pg_temp
+SET jit = off
+SET work_mem = '64MB'
+-- the plans have to follow the number of keys
+SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    v_started timestamptz := clock_timestamp();
+    v_deadline timestamptz;
+    v_finding retally.finding;
+    v_done record;
+BEGIN
+    PERFORM retally.hold_scope(f.show_id, p_wait)
+    FROM unnest(p_findings) AS f
+    GROUP BY f.show_id;
+    -- whoever waits for a row of ours began to wait after this moment
+    v_deadline := clock_timestamp() + retally.lock_budget();
+
+    FOR v_finding IN
+        SELECT f.*
+        FROM unnest(p_findings) AS f
+        ORDER BY f.show_id, array_position(retally.totals(), f.total)
+    LOOP
+        SELECT d.*
+        INTO v_done
+        FROM retally.mend_rows(
+            v_finding.show_id, v_finding.total, v_finding.keys, p_wait, v_deadline
+        ) AS d;
+        show_id := v_finding.show_id;
+        total := v_finding.total;
+        rows_adrift := v_finding.rows_adrift;
+        rows_changed := v_done.rows_changed;
+        rows_deferred := cardinality(v_done.busy);
+        rows_failed := v_finding.rows_failed + cardinality(v_done.problems);
+        core_units := v_finding.core_units;
+        gpus := v_finding.gpus;
+        problems := v_finding.problems || v_done.problems;
+        seconds := extract(EPOCH FROM clock_timestamp() - v_started);
+        PERFORM retally.note_pass(
+            show_id, total, seconds, rows_adrift, rows_changed, v_done.busy, rows_failed,
+            core_units, gpus, problems
+        );
+        v_started := clock_timestamp();
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION retally.mend(retally.finding [], boolean) IS
+'Lock, sum again, write: for what was found adrift in one show.';

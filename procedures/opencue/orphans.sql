@@ -1,0 +1,28 @@
+-- The procs that name a show, job or layer that the farm does not know, or none at all. They are
+-- in no total of that kind, and no recompute can put them there.
+-- cores in core units. reason: which of the three, in words.
+-- Locks and writes nothing; reads every proc of the farm.
+CREATE OR REPLACE FUNCTION retally.orphans()
+RETURNS TABLE (proc_id text, show_id text, cores bigint, gpus bigint, reason text)
+LANGUAGE sql STABLE
+AS $$
+    SELECT
+        p.pk_proc::text,
+        p.pk_show::text,
+        p.int_cores_reserved::bigint,
+        p.int_gpus_reserved::bigint,
+        concat_ws(
+            ', ',
+            CASE WHEN s.pk_show IS NULL THEN 'show ' || coalesce(p.pk_show, 'null') END,
+            CASE WHEN j.pk_job IS NULL THEN 'job ' || coalesce(p.pk_job, 'null') END,
+            CASE WHEN l.pk_layer IS NULL THEN 'layer ' || coalesce(p.pk_layer, 'null') END
+        )
+    FROM public.proc AS p
+    LEFT JOIN public.show AS s ON p.pk_show = s.pk_show
+    LEFT JOIN public.job AS j ON p.pk_job = j.pk_job
+    LEFT JOIN public.layer AS l ON p.pk_layer = l.pk_layer
+    WHERE s.pk_show IS NULL OR j.pk_job IS NULL OR l.pk_layer IS NULL
+    ORDER BY p.pk_proc
+$$;
+COMMENT ON FUNCTION retally.orphans() IS
+'The procs that name a show, job or layer that the farm does not know.';

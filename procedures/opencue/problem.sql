@@ -1,0 +1,21 @@
+-- What keeps a total from being exact, in a sentence that names the thing.
+-- p_kind: missing, orphan (see compared()) or misfit. Cores in core units.
+-- Locks and writes nothing.
+CREATE OR REPLACE FUNCTION retally.problem(
+    p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric
+)
+RETURNS text
+LANGUAGE sql STABLE
+AS $$
+    SELECT p_total || ' ' || retally.row_name(p_total, p_key)
+        || CASE WHEN p_key <> retally.row_name(p_total, p_key) THEN ' (' || p_key || ')' ELSE '' END
+        || CASE p_kind
+            WHEN 'misfit' THEN ': the sum of its procs does not fit the column'
+            WHEN 'missing' THEN ': its row is missing, while procs hold ' || p_cores
+            || ' core units and ' || p_gpus || ' GPUs'
+            ELSE ': the farm knows no such ' || p_total || ', while procs hold ' || p_cores
+            || ' core units and ' || p_gpus || ' GPUs for it'
+        END
+$$;
+COMMENT ON FUNCTION retally.problem(text, text, text, numeric, numeric) IS
+'What keeps a total from being exact, in a sentence that names the thing.';

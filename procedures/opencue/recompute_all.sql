@@ -1,0 +1,67 @@
+-- Rebuilds the totals of every show that the ticks serve, one transaction per show.
+-- p_wait: wait for busy rows. p_unmanaged_too: every show of the farm instead.
+-- A show that fails is reported as a WARNING and in problems, and holds up no other one.
+-- Result: the sums of mend() over the shows, shows (rebuilt) and shows_failed.
+-- Locks and writes as mend(), one show at a time. Commits: not inside a transaction block.
+CREATE OR REPLACE PROCEDURE retally.recompute_all(
+    p_wait boolean DEFAULT true,
+    p_unmanaged_too boolean DEFAULT false,
+    INOUT shows bigint DEFAULT NULL,
+    INOUT shows_failed bigint DEFAULT NULL,
+    INOUT rows_adrift bigint DEFAULT NULL,
+    INOUT rows_changed bigint DEFAULT NULL,
+    INOUT rows_deferred bigint DEFAULT NULL,
+    INOUT rows_failed bigint DEFAULT NULL,
+    INOUT core_units numeric DEFAULT NULL,
+    INOUT gpus numeric DEFAULT NULL,
+    INOUT problems text [] DEFAULT NULL
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_ids text [];
+    v_id text;
+    v_findings retally.finding [];
+    v_one record;
+    v_failure text;
+BEGIN
+    SELECT 0, 0, 0, 0, 0, 0, 0, 0, '{}'
+    INTO
+        shows, shows_failed, rows_adrift, rows_changed, rows_deferred, rows_failed, core_units,
+        gpus, problems;
+    SELECT coalesce(array_agg(s.show_id ORDER BY s.name, s.show_id), '{}')
+    INTO v_ids
+    FROM retally.shows() AS s
+    WHERE s.rebuilt OR p_unmanaged_too;
+    v_findings := ARRAY(SELECT f FROM retally.findings(v_ids, retally.totals()) AS f);
+
+    FOREACH v_id IN ARRAY v_ids LOOP
+        BEGIN
+            SELECT m.*
+            INTO v_one
+            FROM retally.mend_in_one(
+                ARRAY(SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = v_id), p_wait
+            ) AS m;
+            shows := shows + 1;
+            rows_adrift := rows_adrift + v_one.rows_adrift;
+            rows_changed := rows_changed + v_one.rows_changed;
+            rows_deferred := rows_deferred + v_one.rows_deferred;
+            rows_failed := rows_failed + v_one.rows_failed;
+            core_units := core_units + v_one.core_units;
+            gpus := gpus + v_one.gpus;
+            problems := problems || v_one.problems;
+        EXCEPTION
+            WHEN OTHERS THEN
+                -- kept with its SQLSTATE; the next show must not suffer for this one
+                v_failure := format('show %s: %s (SQLSTATE %s)', v_id, sqlerrm, sqlstate);
+                RAISE WARNING '%', v_failure;
+                shows_failed := shows_failed + 1;
+                problems := problems || v_failure;
+        END;
+        COMMIT;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE retally.recompute_all(
+    boolean, boolean, bigint, bigint, bigint, bigint, bigint, bigint, numeric, numeric, text []
+) IS 'Rebuilds the totals of every show that the ticks serve, one transaction per show.';

@@ -1,0 +1,70 @@
+-- What the rows of the totals hold, in the shape of booked_in(); show_id: whose row it is.
+-- p_show_ids: pk_show of each show. p_totals: which totals.
+-- Locks and writes nothing.
+CREATE OR REPLACE FUNCTION retally.stored_in(p_show_ids text [], p_totals text [])
+RETURNS TABLE (
+    show_id text, total text, key text,
+    cores numeric, gpus numeric, local_cores numeric, local_gpus numeric
+)
+LANGUAGE sql STABLE
+AS $$
+    SELECT
+        s.pk_show::text AS show_id,
+        'subscription' AS total,
+        s.pk_alloc::text AS key,
+        s.int_cores::numeric AS cores,
+        s.int_gpus::numeric AS gpus,
+        NULL::numeric AS local_cores,
+        NULL::numeric AS local_gpus
+    FROM public.subscription AS s
+    WHERE s.pk_show::text = ANY (p_show_ids) AND 'subscription' = ANY (p_totals)
+    UNION ALL
+    SELECT
+        j.pk_show::text,
+        'layer',
+        r.pk_layer::text,
+        r.int_cores::numeric,
+        r.int_gpus::numeric,
+        NULL,
+        NULL
+    FROM public.layer_resource AS r
+    INNER JOIN public.job AS j ON r.pk_job = j.pk_job
+    WHERE j.pk_show::text = ANY (p_show_ids) AND 'layer' = ANY (p_totals)
+    UNION ALL
+    SELECT
+        j.pk_show::text,
+        'job',
+        r.pk_job::text,
+        r.int_cores::numeric,
+        r.int_gpus::numeric,
+        r.int_local_cores::numeric,
+        r.int_local_gpus::numeric
+    FROM public.job_resource AS r
+    INNER JOIN public.job AS j ON r.pk_job = j.pk_job
+    WHERE j.pk_show::text = ANY (p_show_ids) AND 'job' = ANY (p_totals)
+    UNION ALL
+    SELECT
+        f.pk_show::text,
+        'folder',
+        r.pk_folder::text,
+        r.int_cores::numeric,
+        r.int_gpus::numeric,
+        NULL,
+        NULL
+    FROM public.folder_resource AS r
+    INNER JOIN public.folder AS f ON r.pk_folder = f.pk_folder
+    WHERE f.pk_show::text = ANY (p_show_ids) AND 'folder' = ANY (p_totals)
+    UNION ALL
+    SELECT
+        t.pk_show::text,
+        'point',
+        t.pk_dept::text,
+        t.int_cores::numeric,
+        t.int_gpus::numeric,
+        NULL,
+        NULL
+    FROM public.point AS t
+    WHERE t.pk_show::text = ANY (p_show_ids) AND 'point' = ANY (p_totals)
+$$;
+COMMENT ON FUNCTION retally.stored_in(text [], text []) IS
+'What the rows of the shows'' totals hold, in the shape of booked_in().';

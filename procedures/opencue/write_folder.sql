@@ -1,0 +1,46 @@
+-- Sums the locked folder totals p_keys of a show again and writes those that are still different.
+-- Answers with the rows written, and with those whose sum does not fit its column (fits false).
+-- Locks: what lock_folder() has locked before. Writes: public.folder_resource.
+CREATE OR REPLACE FUNCTION retally.write_folder(p_show_id text, p_keys text [])
+RETURNS TABLE (key text, fits boolean)
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    v_max_cores numeric := retally.column_limit('folder_resource', 'int_cores');
+    v_max_gpus numeric := retally.column_limit('folder_resource', 'int_gpus');
+BEGIN
+    RETURN QUERY
+    WITH again AS MATERIALIZED (
+        SELECT
+            a.*,
+            abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
+        FROM retally.sum_again(p_show_id, 'folder', p_keys) AS a
+    ),
+
+    written AS (
+        UPDATE public.folder_resource AS r
+        SET
+            int_cores = a.cores,
+            int_gpus = a.gpus
+        FROM again AS a
+        WHERE
+            r.pk_folder::text = a.key
+            AND a.fits
+            AND (r.int_cores <> a.cores OR r.int_gpus <> a.gpus)
+        RETURNING a.key
+    )
+
+    SELECT
+        w.key,
+        true
+    FROM written AS w
+    UNION ALL
+    SELECT
+        a.key,
+        false
+    FROM again AS a
+    WHERE NOT a.fits;
+END
+$$;
+COMMENT ON FUNCTION retally.write_folder(text, text []) IS
+'Sums locked folder totals again and writes those that are still different.';

@@ -1,0 +1,47 @@
+-- Sums the locked point totals p_keys of a show again and writes those that are still different.
+-- Answers with the rows written, and with those whose sum does not fit its column (fits false).
+-- Locks: what lock_point() has locked before. Writes: public.point.
+CREATE OR REPLACE FUNCTION retally.write_point(p_show_id text, p_keys text [])
+RETURNS TABLE (key text, fits boolean)
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    v_max_cores numeric := retally.column_limit('point', 'int_cores');
+    v_max_gpus numeric := retally.column_limit('point', 'int_gpus');
+BEGIN
+    RETURN QUERY
+    WITH again AS MATERIALIZED (
+        SELECT
+            a.*,
+            abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
+        FROM retally.sum_again(p_show_id, 'point', p_keys) AS a
+    ),
+
+    written AS (
+        UPDATE public.point AS r
+        SET
+            int_cores = a.cores,
+            int_gpus = a.gpus
+        FROM again AS a
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_dept::text = a.key
+            AND a.fits
+            AND (r.int_cores <> a.cores OR r.int_gpus <> a.gpus)
+        RETURNING a.key
+    )
+
+    SELECT
+        w.key,
+        true
+    FROM written AS w
+    UNION ALL
+    SELECT
+        a.key,
+        false
+    FROM again AS a
+    WHERE NOT a.fits;
+END
+$$;
+COMMENT ON FUNCTION retally.write_point(text, text []) IS
+'Sums locked point totals again and writes those that are still different.';

@@ -1,0 +1,106 @@
+"""The records that the routines answer with; amounts are ints in the slot's stored unit.
+
+Core units are 1/100 core. ``total`` is one of TOTALS, ``key`` the farm's key of its row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+#: The five totals, in the order in which a booking updates them.
+TOTALS = ("subscription", "layer", "job", "folder", "point")
+
+
+@dataclass(frozen=True)
+class Show:
+    """A show and its flags; ``farm_flag`` is None where the farm has no such column.
+
+    ``rebuilt``: the ticks rebuild its totals, because of the one flag or the other.
+    """
+
+    show_id: str
+    name: str
+    managed: bool
+    farm_flag: bool | None
+    rebuilt: bool
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One slot of a total that differs; ``stored`` is None where the row is missing."""
+
+    show: str
+    total: str
+    name: str
+    key: str
+    slot: str
+    stored: int | None
+    booked: int
+
+    @property
+    def drift(self) -> int:
+        """Stored minus booked."""
+        return (self.stored or 0) - self.booked
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one statement found adrift in one total of one show.
+
+    ``token`` is the finding as the database wrote it, for ``mend``.
+    """
+
+    show_id: str
+    total: str
+    rows_adrift: int
+    rows_failed: int
+    core_units: int
+    gpus: int
+    problems: tuple[str, ...]
+    token: str
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a pass over one total of one show did.
+
+    ``rows_deferred`` were busy, ``rows_failed`` cannot be made exact and ``problems`` says why.
+    ``core_units`` and ``gpus``: the drift found, as absolute sums. ``seconds``: duration.
+    """
+
+    show_id: str
+    total: str
+    rows_adrift: int
+    rows_changed: int
+    rows_deferred: int
+    rows_failed: int
+    core_units: int
+    gpus: int
+    seconds: float
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LastPass:
+    """The latest pass over one total of one show, and when it ended."""
+
+    show_id: str
+    total: str
+    finished_at: datetime
+    rows_adrift: int
+    rows_changed: int
+    rows_deferred: int
+    rows_failed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A proc whose show, job or layer the farm does not know; ``reason`` says which."""
+
+    proc_id: str
+    show_id: str | None
+    cores: int
+    gpus: int
+    reason: str

@@ -1,0 +1,147 @@
+"""One typed call per routine. Every one raises the typed errors of ``retally.sql.errors``.
+
+The connections are in autocommit, so that each call is a transaction of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, LiteralString
+
+from psycopg.rows import class_row, tuple_row
+
+from retally.procedures.records import Drift, Finding, LastPass, Orphan, Pass, Show
+from retally.sql.errors import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+
+def totals(conn: psycopg.Connection) -> tuple[str, ...]:
+    """The totals, in the order of the booking path."""
+    return tuple(_rows(conn, "SELECT retally.totals()")[0][0])
+
+
+def shows(conn: psycopg.Connection) -> list[Show]:
+    """Every show of the farm, by name."""
+    query: LiteralString = """
+        SELECT s.show_id, s.name, s.managed, s.farm_flag, s.rebuilt FROM retally.shows() AS s
+    """
+    with translated(), conn.cursor(row_factory=class_row(Show)) as cursor:
+        return cursor.execute(query).fetchall()
+
+
+def show_id(conn: psycopg.Connection, show: str) -> str:
+    """The id of the show with this name or id. Raises UnknownShowError, AmbiguousShowError."""
+    return str(_rows(conn, "SELECT retally.show_id(%s)", (show,))[0][0])
+
+
+def drift(
+    conn: psycopg.Connection, show: Show, totals: Sequence[str] | None = None
+) -> list[Drift]:
+    """The slots of the show's totals that differ, in the order of the booking path."""
+    query: LiteralString = """
+        SELECT d.total, retally.row_name(d.total, d.key), d.key, d.slot, d.stored, d.booked
+        FROM retally.drift(%s) AS d
+        WHERE %s::text[] IS NULL OR d.total = ANY (%s::text[])
+    """
+    wanted = None if totals is None else list(totals)
+    return [
+        Drift(show.name, total, name, key, slot, None if old is None else int(old), int(new))
+        for total, name, key, slot, old, new in _rows(conn, query, (show.show_id, wanted, wanted))
+    ]
+
+
+def findings(
+    conn: psycopg.Connection, show_ids: Sequence[str], totals: Sequence[str]
+) -> list[Finding]:
+    """What is adrift in these totals of these shows: one statement, one snapshot for all.
+
+    One finding per show and total, quiet ones too. Raises UnknownTotalError.
+    """
+    query: LiteralString = """
+        SELECT
+            f.show_id, f.total, f.rows_adrift, f.rows_failed, f.core_units, f.gpus, f.problems,
+            f::text
+        FROM retally.findings(%s, %s) AS f
+    """
+    return [
+        Finding(show, total, adrift, failed, int(cores), int(gpus), tuple(problems), token)
+        for show, total, adrift, failed, cores, gpus, problems, token in _rows(
+            conn, query, (list(show_ids), list(totals))
+        )
+    ]
+
+
+def mend(conn: psycopg.Connection, found: Sequence[Finding], *, wait: bool) -> list[Pass]:
+    """Lock, sum again and write what was found adrift in one show, in one transaction.
+
+    ``wait``: wait for busy rows, within a bound; see docs/by-hand.md. Raises ShowBusyError when
+    another writer holds the show.
+    """
+    query: LiteralString = """
+        SELECT
+            m.show_id, m.total, m.rows_adrift, m.rows_changed, m.rows_deferred, m.rows_failed,
+            m.core_units, m.gpus, m.seconds, m.problems
+        FROM retally.mend(%s::text[]::retally.finding[], %s) AS m
+    """
+    rows = _rows(conn, query, ([finding.token for finding in found], wait))
+    return [
+        Pass(
+            *row[:6],
+            core_units=int(row[6]),
+            gpus=int(row[7]),
+            seconds=row[8],
+            problems=tuple(row[9]),
+        )
+        for row in rows
+    ]
+
+
+def set_managed(conn: psycopg.Connection, show: str, *, managed: bool) -> None:
+    """Set retally's own flag and rebuild the show's totals in the same transaction.
+
+    Raises StillBusyError when a row of the totals stayed locked: then nothing has changed.
+    """
+    with translated():
+        conn.execute("CALL retally.set_managed(%s, %s)", (show, managed))
+
+
+def last_passes(conn: psycopg.Connection) -> list[LastPass]:
+    """The latest pass over each total of each show; empty after a crash of the server."""
+    query: LiteralString = """
+        SELECT
+            p.scope AS show_id, p.total, p.finished_at, p.rows_adrift, p.rows_changed,
+            p.rows_deferred, p.rows_failed, p.seconds
+        FROM retally.pass AS p
+        ORDER BY p.scope, array_position(retally.totals(), p.total)
+    """
+    with translated(), conn.cursor(row_factory=class_row(LastPass)) as cursor:
+        return cursor.execute(query).fetchall()
+
+
+def orphans(conn: psycopg.Connection) -> list[Orphan]:
+    """The procs whose show, job or layer the farm does not know; reads every proc."""
+    query: LiteralString = """
+        SELECT o.proc_id, o.show_id, o.cores, o.gpus, o.reason FROM retally.orphans() AS o
+    """
+    with translated(), conn.cursor(row_factory=class_row(Orphan)) as cursor:
+        return cursor.execute(query).fetchall()
+
+
+def claim_due(
+    conn: psycopg.Connection, tick: str, interval: float, show_ids: Sequence[str], worker: str
+) -> list[str]:
+    """The ids among ``show_ids`` that are due in this tick and now ours. ``interval``: seconds."""
+    query: LiteralString = """
+        SELECT c FROM retally.claim_due(%s, make_interval(secs => %s), %s, %s) AS c
+    """
+    return [row[0] for row in _rows(conn, query, (tick, interval, list(show_ids), worker))]
+
+
+def _rows(
+    conn: psycopg.Connection, query: LiteralString, params: Sequence[Any] = ()
+) -> list[tuple[Any, ...]]:
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(query, params).fetchall()

@@ -1,0 +1,89 @@
+"""Brings retally's own tables to the version that this program knows.
+
+Numbered files in ``sql/migrations`` are applied once each, in order, each recorded in
+``retally.migration`` in its own transaction. A schema that is newer than this program is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from retally.sql.errors import NotInstalledError
+from retally.sql.text import sql_texts
+
+if TYPE_CHECKING:
+    import psycopg
+
+_SCHEMA = """
+CREATE SCHEMA IF NOT EXISTS retally;
+COMMENT ON SCHEMA retally IS 'retally: exact resource totals; dropped by `retally uninstall`.';
+CREATE TABLE IF NOT EXISTS retally.migration (
+    version integer CONSTRAINT migration_pk PRIMARY KEY,
+    name text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE retally.migration IS 'The migrations of retally''s own tables that were applied.';
+"""
+
+
+def known_version() -> int:
+    """The schema version that this program brings."""
+    return max(_migrations())
+
+
+def schema_version(conn: psycopg.Connection) -> int | None:
+    """The version of the schema ``retally`` in this database, None where it is not installed."""
+    found = conn.execute("SELECT to_regclass('retally.migration') IS NOT NULL").fetchone()
+    if found is None or not found[0]:
+        return None
+    row = conn.execute("SELECT coalesce(max(version), 0) FROM retally.migration").fetchone()
+    return int(row[0]) if row else 0
+
+
+def require_current(conn: psycopg.Connection) -> None:
+    """Raise NotInstalledError unless the schema is there and of this program's version."""
+    version = schema_version(conn)
+    if version is None:
+        raise NotInstalledError(
+            f"retally is not installed in database {conn.info.dbname}", "run `retally install`"
+        )
+    if version < known_version():
+        raise NotInstalledError(
+            f"the schema retally has version {version}, this program needs {known_version()}",
+            "run `retally install` again",
+        )
+    refuse_newer(version)
+
+
+def refuse_newer(version: int) -> None:
+    """Raise NotInstalledError when the schema's version is beyond what this program knows."""
+    if version > known_version():
+        raise NotInstalledError(
+            f"the schema retally has version {version}, this program knows {known_version()}",
+            "upgrade this program: pip install --upgrade retally",
+        )
+
+
+def migrate(conn: psycopg.Connection) -> list[str]:
+    """Apply what is missing; answers with the names applied. The caller holds the transaction."""
+    refuse_newer(schema_version(conn) or 0)
+    if schema_version(conn) is None:
+        conn.execute(_SCHEMA)
+    done = schema_version(conn) or 0
+    applied = []
+    for version, (name, text) in sorted(_migrations().items()):
+        if version > done:
+            # recorded first: of two installs at once the second one stops here
+            conn.execute(
+                "INSERT INTO retally.migration (version, name) VALUES (%s, %s)", (version, name)
+            )
+            conn.execute(text)
+            applied.append(name)
+    return applied
+
+
+def _migrations() -> dict[int, tuple[str, str]]:
+    return {
+        int(stem.split("_")[0]): (stem, text)
+        for stem, text in sql_texts("sql", "migrations").items()
+    }
