@@ -129,4 +129,4 @@ def _routines(conn: psycopg.Connection, name: str) -> dict[str, bool]:
 
 def _drop(conn: psycopg.Connection, routines: dict[str, bool]) -> None:
     for signature in routines:
-        conn.execute(sql.SQL("DROP ROUTINE {}").format(sql.SQL(signature)))  # type: ignore[arg-type]
+        conn.execute(sql.SQL("DROP ROUTINE {}").format(sql.SQL(signature)))

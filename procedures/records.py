@@ -6,7 +6,10 @@ Core units are 1/100 core. ``total`` is one of TOTALS, ``key`` the farm's key of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 #: The five totals, in the order in which a booking updates them.
 TOTALS = ("subscription", "layer", "job", "folder", "point")

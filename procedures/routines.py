@@ -37,9 +37,7 @@ def show_id(conn: psycopg.Connection, show: str) -> str:
     return str(_rows(conn, "SELECT retally.show_id(%s)", (show,))[0][0])
 
 
-def drift(
-    conn: psycopg.Connection, show: Show, totals: Sequence[str] | None = None
-) -> list[Drift]:
+def drift(conn: psycopg.Connection, show: Show, totals: Sequence[str] | None = None) -> list[Drift]:
     """The slots of the show's totals that differ, in the order of the booking path."""
     query: LiteralString = """
         SELECT d.total, retally.row_name(d.total, d.key), d.key, d.slot, d.stored, d.booked
@@ -88,14 +86,8 @@ def mend(conn: psycopg.Connection, found: Sequence[Finding], *, wait: bool) -> l
     """
     rows = _rows(conn, query, ([finding.token for finding in found], wait))
     return [
-        Pass(
-            *row[:6],
-            core_units=int(row[6]),
-            gpus=int(row[7]),
-            seconds=row[8],
-            problems=tuple(row[9]),
-        )
-        for row in rows
+        Pass(show, total, found, changed, busy, bad, int(cores), int(gpus), secs, tuple(problems))
+        for show, total, found, changed, busy, bad, cores, gpus, secs, problems in rows
     ]
 
 
@@ -104,7 +96,7 @@ def set_managed(conn: psycopg.Connection, show: str, *, managed: bool) -> None:
 
     Raises StillBusyError when a row of the totals stayed locked: then nothing has changed.
     """
-    with translated():
+    with translated(), conn.transaction():
         conn.execute("CALL retally.set_managed(%s, %s)", (show, managed))
 
 

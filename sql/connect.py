@@ -2,26 +2,98 @@
 
 from __future__ import annotations
 
-import psycopg
+import os
+from typing import TYPE_CHECKING, Any
 
-from retally.sql.errors import translated
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import ConnectionPool
+
+from retally.sql.errors import DatabaseUnreachableError, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Names the connections in ``pg_stat_activity``.
 APPLICATION_NAME = "retally"
+
+# Prepared statements are off, so that a transaction pooler may stand between.
+_ARGUMENTS: dict[str, Any] = {
+    "prepare_threshold": None,
+    "fallback_application_name": APPLICATION_NAME,
+    "client_encoding": "utf8",
+}
+
+# What the DSN leaves open: without them, a host that is gone without a word is noticed after
+# minutes or hours. They are all the client's own: a pooler refuses settings of the server.
+_TIMEOUTS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
 
 
 def connect(dsn: str | None = None, *, autocommit: bool = True) -> psycopg.Connection:
     """Open a connection.
 
     ``dsn`` is a libpq connection string or URI; None leaves it to libpq's own variables and
-    service files. Raises DatabaseUnreachableError. Prepared statements are off, so that a
-    transaction pooler may stand between.
+    service files. Transactions are READ COMMITTED. Raises DatabaseUnreachableError.
     """
+    conninfo = _conninfo(dsn)
     with translated():
-        return psycopg.connect(
-            dsn or "",
-            autocommit=autocommit,
-            prepare_threshold=None,
-            fallback_application_name=APPLICATION_NAME,
-            client_encoding="utf8",
-        )
+        conn = psycopg.connect(conninfo, autocommit=autocommit, **_ARGUMENTS)
+    _read_committed(conn)
+    return conn
+
+
+def pool(
+    dsn: str | None,
+    *,
+    max_size: int,
+    timeout: float,
+    check: Callable[[psycopg.Connection], None],
+) -> ConnectionPool[psycopg.Connection]:
+    """A pool of connections for a program that runs on; it still has to be opened.
+
+    They are in autocommit, their transactions READ COMMITTED. ``timeout``: seconds to wait for a
+    connection; ``check`` is called before one is handed out. It connects only on demand, so that a
+    database that was away is found again by whoever asks next. Raises DatabaseUnreachableError
+    when ``dsn`` makes no sense.
+    """
+    return ConnectionPool(
+        _conninfo(dsn),
+        kwargs={"autocommit": True, **_ARGUMENTS},
+        min_size=0,
+        max_size=max_size,
+        timeout=timeout,
+        # After this it gives up, and the next request starts afresh; with the default of 300 s
+        # its pauses double, and a database that is back would be noticed minutes later.
+        reconnect_timeout=timeout,
+        check=check,
+        configure=_read_committed,
+        open=False,
+        name=APPLICATION_NAME,
+    )
+
+
+def _read_committed(conn: psycopg.Connection) -> None:
+    # The role or the database may have another default, and a recompute refuses that.
+    conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+
+
+def _conninfo(dsn: str | None) -> str:
+    try:
+        given = conninfo_to_dict(dsn or "")
+    except psycopg.ProgrammingError:
+        # libpq's message quotes the part that it stumbled over, which may be the password
+        raise DatabaseUnreachableError(
+            "the DSN is neither a connection string nor a URI that libpq understands",
+            'write it as "host=… dbname=…" or postgresql://user@host/dbname; '
+            "special characters in a URI have to be percent-encoded",
+        ) from None
+    if timeout := os.environ.get("PGCONNECT_TIMEOUT"):
+        given.setdefault("connect_timeout", timeout)
+    merged: dict[str, Any] = _TIMEOUTS | given
+    return make_conninfo(**merged)

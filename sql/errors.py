@@ -79,6 +79,10 @@ class EmbeddedServerError(RetallyError):
     """The embedded PostgreSQL cannot be found or started."""
 
 
+class FarmSizeError(RetallyError):
+    """The size asked of a farm cannot be: procs without hosts, a share above 1."""
+
+
 _BY_SQLSTATE: dict[str, type[RetallyError]] = {
     "RT001": UnknownShowError,
     "RT002": AmbiguousShowError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, LiteralString, cast
+from typing import TYPE_CHECKING, LiteralString
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -29,4 +29,5 @@ def sql_texts(room: str, folder: str) -> dict[str, LiteralString]:
 
 def _trusted(file: Traversable) -> LiteralString:
     # Files of the package are as trustworthy as literals in its code.
-    return cast("LiteralString", file.read_text(encoding="utf-8"))
+    text: LiteralString = file.read_text(encoding="utf-8")
+    return text

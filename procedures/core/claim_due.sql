@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION retally.claim_due(
     p_tick text,
     p_interval interval,
-    p_scopes text [],
+    p_scopes text[],
     p_worker text
 )
 RETURNS SETOF text
@@ -51,5 +51,5 @@ BEGIN
     RETURNING d.scope;
 END
 $$;
-COMMENT ON FUNCTION retally.claim_due(text, interval, text [], text) IS
+COMMENT ON FUNCTION retally.claim_due(text, interval, text[], text) IS
 'Hands out the scopes that are due in this tick, each to one caller only.';

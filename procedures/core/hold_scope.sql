@@ -23,7 +23,7 @@ BEGIN
         BEGIN
             v_before := retally.set_lock_timeout(retally.lock_budget());
             PERFORM pg_advisory_xact_lock(v_lock);
-            PERFORM set_config('lock_timeout', v_before, true);
+            PERFORM set_config('lock_timeout', v_before, TRUE);
             RETURN;
         EXCEPTION
             WHEN lock_not_available THEN NULL;

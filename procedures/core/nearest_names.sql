@@ -1,8 +1,8 @@
 -- The names that look most like the wanted one, best first, at most three, for a HINT.
 -- Likeness: shared letter pairs over all letter pairs (Dice), upper and lower case alike.
 -- Locks and writes nothing.
-CREATE OR REPLACE FUNCTION retally.nearest_names(p_wanted text, p_names text [])
-RETURNS text []
+CREATE OR REPLACE FUNCTION retally.nearest_names(p_wanted text, p_names text[])
+RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     WITH pairs AS (
@@ -48,5 +48,5 @@ AS $$
     SELECT coalesce(array_agg(b.name ORDER BY b.score DESC, b.name ASC), '{}')
     FROM best AS b
 $$;
-COMMENT ON FUNCTION retally.nearest_names(text, text []) IS
+COMMENT ON FUNCTION retally.nearest_names(text, text[]) IS
 'The up to three names that look most like the wanted one.';

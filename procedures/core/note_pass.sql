@@ -7,11 +7,11 @@ CREATE OR REPLACE FUNCTION retally.note_pass(
     p_seconds double precision,
     p_rows_adrift bigint,
     p_rows_changed bigint,
-    p_busy text [],
+    p_busy text[],
     p_rows_failed bigint,
     p_core_units numeric,
     p_gpus numeric,
-    p_problems text []
+    p_problems text[]
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE
@@ -47,5 +47,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION retally.note_pass(
-    text, text, double precision, bigint, bigint, text [], bigint, numeric, numeric, text []
+    text, text, double precision, bigint, bigint, text[], bigint, numeric, numeric, text[]
 ) IS 'Keeps the result of a pass over one total, and the rows that it left.';

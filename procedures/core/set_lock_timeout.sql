@@ -11,7 +11,7 @@ DECLARE
     v_limit_ms numeric := greatest(1, round(1000 * extract(EPOCH FROM p_limit)));
 BEGIN
     IF v_before_ms = 0 OR v_before_ms > v_limit_ms THEN
-        PERFORM set_config('lock_timeout', v_limit_ms::text, true);
+        PERFORM set_config('lock_timeout', v_limit_ms::text, TRUE);
     END IF;
     RETURN v_before;
 END

@@ -1,7 +1,7 @@
 -- The five totals, in the order in which a booking updates them; every pass keeps to it.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.totals()
-RETURNS text []
+RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT ARRAY['subscription', 'layer', 'job', 'folder', 'point']

@@ -5,7 +5,7 @@
 -- Cores in core units; numeric, since a sum of bigints fits no smaller type.
 -- The procs are read once, grouped by the finest keys, and rolled up from there.
 CREATE OR REPLACE FUNCTION retally.booked_in(
-    p_show_ids text [], p_totals text [], p_keys text []
+    p_show_ids text[], p_totals text[], p_keys text[]
 )
 RETURNS TABLE (
     show_id text, total text, key text,
@@ -65,8 +65,8 @@ AS $$
         FROM procs AS p
         WHERE
             NOT p.local
-            AND p.show_id = ANY (p_show_ids)
-            AND 'subscription' = ANY (p_totals)
+            AND p.show_id = any(p_show_ids)
+            AND 'subscription' = any(p_totals)
         GROUP BY p.show_id, p.host_id
     ),
 
@@ -92,7 +92,7 @@ AS $$
             NULL,
             NULL
         FROM by_layer AS b
-        WHERE 'layer' = ANY (p_totals)
+        WHERE 'layer' = any(p_totals)
         GROUP BY b.layer_id
         UNION ALL
         SELECT
@@ -104,7 +104,7 @@ AS $$
             b.local_cores,
             b.local_gpus
         FROM by_job AS b
-        WHERE 'job' = ANY (p_totals)
+        WHERE 'job' = any(p_totals)
         UNION ALL
         SELECT
             min(b.show_id),
@@ -115,7 +115,7 @@ AS $$
             NULL,
             NULL
         FROM farm_by_job AS b
-        WHERE 'folder' = ANY (p_totals)
+        WHERE 'folder' = any(p_totals)
         GROUP BY b.folder_id
         UNION ALL
         SELECT
@@ -127,7 +127,7 @@ AS $$
             NULL,
             NULL
         FROM farm_by_job AS b
-        WHERE b.job_show_id = ANY (p_show_ids) AND 'point' = ANY (p_totals)
+        WHERE b.job_show_id = any(p_show_ids) AND 'point' = any(p_totals)
         GROUP BY b.job_show_id, b.dept_id
     )
 
@@ -142,5 +142,5 @@ AS $$
     FROM sums AS s
     WHERE p_keys IS NULL OR s.key IN (SELECT k.key FROM unnest(p_keys) AS k (key))
 $$;
-COMMENT ON FUNCTION retally.booked_in(text [], text [], text []) IS
+COMMENT ON FUNCTION retally.booked_in(text[], text[], text[]) IS
 'What the procs say, by total and key.';

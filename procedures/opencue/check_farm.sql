@@ -6,7 +6,7 @@ RETURNS void
 LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
-    v_wanted CONSTANT text [] := ARRAY[
+    v_wanted CONSTANT text[] := ARRAY[
         'show.pk_show', 'show.str_name',
         'alloc.pk_alloc', 'alloc.str_name',
         'dept.pk_dept', 'dept.str_name',
@@ -26,7 +26,7 @@ DECLARE
         'folder_resource.pk_folder', 'folder_resource.int_cores', 'folder_resource.int_gpus',
         'point.pk_show', 'point.pk_dept', 'point.int_cores', 'point.int_gpus'
     ];
-    v_missing text [];
+    v_missing text[];
 BEGIN
     SELECT array_agg(w.name ORDER BY w.place)
     INTO v_missing

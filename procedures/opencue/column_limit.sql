@@ -6,12 +6,13 @@ CREATE OR REPLACE FUNCTION retally.column_limit(p_table text, p_column text)
 RETURNS numeric
 LANGUAGE sql STABLE
 AS $$
-    SELECT CASE a.atttypid::regtype::text
-        WHEN 'smallint' THEN 32767
-        WHEN 'integer' THEN 2147483647
-        WHEN 'bigint' THEN 9223372036854775807
-        ELSE 'Infinity'::numeric
-    END
+    SELECT
+        CASE a.atttypid::regtype::text
+            WHEN 'smallint' THEN 32767
+            WHEN 'integer' THEN 2147483647
+            WHEN 'bigint' THEN 9223372036854775807
+            ELSE 'Infinity'::numeric
+        END
     FROM pg_catalog.pg_attribute AS a
     WHERE
         a.attrelid = to_regclass('public.' || p_table)

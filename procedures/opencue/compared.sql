@@ -4,7 +4,7 @@
 -- kind: row (a total to correct), missing (the farm knows the thing, its row is not there),
 -- orphan (procs of this show name a layer or job that the farm does not know).
 -- Locks and writes nothing.
-CREATE OR REPLACE FUNCTION retally.compared(p_show_ids text [], p_totals text [])
+CREATE OR REPLACE FUNCTION retally.compared(p_show_ids text[], p_totals text[])
 RETURNS TABLE (
     show_id text, total text, key text, kind text,
     was_cores numeric, was_gpus numeric, was_local_cores numeric, was_local_gpus numeric,
@@ -45,10 +45,7 @@ AS $$
     homes AS (
         SELECT
             p.*,
-            CASE
-                WHEN p.row_show_id IS NOT NULL THEN p.row_show_id
-                ELSE retally.home(p.proc_show_id, p.total, p.key)
-            END AS home
+            coalesce(p.row_show_id, retally.home(p.proc_show_id, p.total, p.key)) AS home
         FROM pairs AS p
     )
 
@@ -70,7 +67,7 @@ AS $$
         h.local_cores,
         h.local_gpus
     FROM homes AS h
-    WHERE coalesce(h.home, h.proc_show_id) = ANY (p_show_ids)
+    WHERE coalesce(h.home, h.proc_show_id) = any(p_show_ids)
 $$;
-COMMENT ON FUNCTION retally.compared(text [], text []) IS
+COMMENT ON FUNCTION retally.compared(text[], text[]) IS
 'Where stored and booked differ, one row per key.';

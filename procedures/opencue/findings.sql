@@ -1,9 +1,10 @@
 -- What is adrift in these totals of these shows: one statement, one snapshot, each proc read once
 -- for all of them. One finding per show and total, quiet ones too, in the order of the booking
 -- path. p_show_ids: pk_show of each show. core_units, gpus: drift as absolute sums.
+-- rows_failed: rows that are missing. problems: these, and procs of things the farm knows not.
 -- Locks and writes nothing.
 -- Raises RT004.
-CREATE OR REPLACE FUNCTION retally.findings(p_show_ids text [], p_totals text [])
+CREATE OR REPLACE FUNCTION retally.findings(p_show_ids text[], p_totals text[])
 RETURNS SETOF retally.finding
 LANGUAGE plpgsql STABLE
 -- compiling the plan costs more than running it
@@ -36,7 +37,7 @@ BEGIN
             z.total,
             array_agg(z.key ORDER BY z.key) FILTER (WHERE z.is_row) AS keys,
             count(*) FILTER (WHERE z.is_row) AS adrift,
-            count(*) FILTER (WHERE NOT z.is_row) AS failed,
+            count(*) FILTER (WHERE z.kind = 'missing') AS failed,
             sum(z.core_units) FILTER (WHERE z.is_row) AS core_units,
             sum(z.gpu_units) FILTER (WHERE z.is_row) AS gpu_units,
             array_agg(retally.problem(z.kind, z.total, z.key, z.cores, z.gpus) ORDER BY z.key)
@@ -61,5 +62,5 @@ BEGIN
     ORDER BY s.show_id, t.place;
 END
 $$;
-COMMENT ON FUNCTION retally.findings(text [], text []) IS
+COMMENT ON FUNCTION retally.findings(text[], text[]) IS
 'What is adrift in these totals of these shows, one finding per show and total.';

@@ -18,8 +18,8 @@ BEGIN
     v_before := retally.set_lock_timeout(v_left);
     SELECT bool_and(l.held)
     INTO v_held
-    FROM retally.lock_rows(p_total, p_show_id, ARRAY[p_key], true) AS l;
-    PERFORM set_config('lock_timeout', v_before, true);
+    FROM retally.lock_rows(p_total, p_show_id, ARRAY[p_key], TRUE) AS l;
+    PERFORM set_config('lock_timeout', v_before, TRUE);
     RETURN CASE WHEN v_held THEN 'held' ELSE 'gone' END;
 EXCEPTION
     WHEN lock_not_available THEN

@@ -7,22 +7,25 @@ RETURNS text
 LANGUAGE sql STABLE
 AS $$
     SELECT CASE p_total
-        WHEN 'layer' THEN (
-            SELECT j.pk_show::text
-            FROM public.layer AS l
-            INNER JOIN public.job AS j ON l.pk_job = j.pk_job
-            WHERE l.pk_layer::text = p_key
-        )
-        WHEN 'job' THEN (
-            SELECT j.pk_show::text
-            FROM public.job AS j
-            WHERE j.pk_job::text = p_key
-        )
-        WHEN 'folder' THEN (
-            SELECT f.pk_show::text
-            FROM public.folder AS f
-            WHERE f.pk_folder::text = p_key
-        )
+        WHEN 'layer'
+            THEN (
+                SELECT j.pk_show::text
+                FROM public.layer AS l
+                INNER JOIN public.job AS j ON l.pk_job = j.pk_job
+                WHERE l.pk_layer::text = p_key
+            )
+        WHEN 'job'
+            THEN (
+                SELECT j.pk_show::text
+                FROM public.job AS j
+                WHERE j.pk_job::text = p_key
+            )
+        WHEN 'folder'
+            THEN (
+                SELECT f.pk_show::text
+                FROM public.folder AS f
+                WHERE f.pk_folder::text = p_key
+            )
         ELSE (
             SELECT s.pk_show::text
             FROM public.show AS s

@@ -1,9 +1,9 @@
--- Locks the subscription totals p_keys of a show in key order and says of each whether it is held now;
+-- Locks the subscription totals p_keys of a show in key order and answers which are held now;
 -- rows that are gone are not in the answer.
 -- p_wait: wait for busy rows, as lock_timeout allows; otherwise skip them.
 -- Locks: FOR NO KEY UPDATE on public.subscription. Writes nothing.
 -- Raises 55P03 when the wait took too long.
-CREATE OR REPLACE FUNCTION retally.lock_subscription(p_show_id text, p_keys text [], p_wait boolean)
+CREATE OR REPLACE FUNCTION retally.lock_subscription(p_show_id text, p_keys text[], p_wait boolean)
 RETURNS TABLE (key text, held boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -12,7 +12,7 @@ BEGIN
         RETURN QUERY
         SELECT
             r.pk_alloc::text,
-            true
+            TRUE
         FROM public.subscription AS r
         WHERE r.pk_show::text = p_show_id AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_alloc
@@ -37,5 +37,5 @@ BEGIN
     WHERE r.pk_show::text = p_show_id AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key));
 END
 $$;
-COMMENT ON FUNCTION retally.lock_subscription(text, text [], boolean) IS
+COMMENT ON FUNCTION retally.lock_subscription(text, text[], boolean) IS
 'Locks subscription totals of a show in key order and says which are held.';

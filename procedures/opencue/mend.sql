@@ -6,11 +6,11 @@
 -- Locks: the show's writer lock, then the rows adrift, in the order of the booking path.
 -- Writes: the five totals' tables, retally.pass, retally.deferred.
 -- Raises RT003, RT005.
-CREATE OR REPLACE FUNCTION retally.mend(p_findings retally.finding [], p_wait boolean)
+CREATE OR REPLACE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean)
 RETURNS TABLE (
     show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint,
     rows_failed bigint, core_units numeric, gpus numeric, seconds double precision,
-    problems text []
+    problems text[]
 )
 LANGUAGE plpgsql VOLATILE
 -- the farm's triggers call their helpers unqualified
@@ -61,5 +61,5 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION retally.mend(retally.finding [], boolean) IS
+COMMENT ON FUNCTION retally.mend(retally.finding[], boolean) IS
 'Lock, sum again, write: for what was found adrift in one show.';

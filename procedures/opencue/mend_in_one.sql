@@ -1,9 +1,9 @@
 -- What mend() says of its findings, added up to one row.
 -- Parameters, locks, writes and errors as of mend().
 CREATE OR REPLACE FUNCTION retally.mend_in_one(
-    p_findings retally.finding [], p_wait boolean,
+    p_findings retally.finding[], p_wait boolean,
     OUT rows_adrift bigint, OUT rows_changed bigint, OUT rows_deferred bigint,
-    OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text []
+    OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text[]
 )
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -23,5 +23,5 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION retally.mend_in_one(retally.finding [], boolean) IS
+COMMENT ON FUNCTION retally.mend_in_one(retally.finding[], boolean) IS
 'What mend() says of its findings, added up to one row.';

@@ -4,14 +4,14 @@
 -- Locks: these rows, in key order; a row waited for comes after them, which is safe because the
 -- wait gives way before anybody looks for a deadlock. Writes: the table of the total.
 CREATE OR REPLACE FUNCTION retally.mend_rows(
-    p_show_id text, p_total text, p_keys text [], p_wait boolean, p_deadline timestamptz,
-    OUT rows_changed bigint, OUT busy text [], OUT problems text []
+    p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamptz,
+    OUT rows_changed bigint, OUT busy text[], OUT problems text[]
 )
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    v_held text [];
-    v_waited text [];
+    v_held text[];
+    v_waited text[];
     v_answer text;
     v_key text;
 BEGIN
@@ -26,7 +26,7 @@ BEGIN
         coalesce(array_agg(l.key) FILTER (WHERE l.held), '{}'),
         coalesce(array_agg(l.key ORDER BY l.key) FILTER (WHERE NOT l.held), '{}')
     INTO v_held, busy
-    FROM retally.lock_rows(p_total, p_show_id, p_keys, false) AS l;
+    FROM retally.lock_rows(p_total, p_show_id, p_keys, FALSE) AS l;
 
     SELECT coalesce(array_agg(b.key ORDER BY b.key), '{}')
     INTO v_waited
@@ -61,5 +61,5 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION retally.mend_rows(text, text, text [], boolean, timestamptz) IS
+COMMENT ON FUNCTION retally.mend_rows(text, text, text[], boolean, timestamptz) IS
 'Lock, sum again, write: for rows of one total of a show.';

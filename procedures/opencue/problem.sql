@@ -7,14 +7,18 @@ CREATE OR REPLACE FUNCTION retally.problem(
 RETURNS text
 LANGUAGE sql STABLE
 AS $$
-    SELECT p_total || ' ' || retally.row_name(p_total, p_key)
+    SELECT
+        p_total || ' ' || retally.row_name(p_total, p_key)
         || CASE WHEN p_key <> retally.row_name(p_total, p_key) THEN ' (' || p_key || ')' ELSE '' END
         || CASE p_kind
             WHEN 'misfit' THEN ': the sum of its procs does not fit the column'
-            WHEN 'missing' THEN ': its row is missing, while procs hold ' || p_cores
-            || ' core units and ' || p_gpus || ' GPUs'
-            ELSE ': the farm knows no such ' || p_total || ', while procs hold ' || p_cores
-            || ' core units and ' || p_gpus || ' GPUs for it'
+            WHEN 'missing'
+                THEN
+                    ': its row is missing, while procs hold ' || p_cores
+                    || ' core units and ' || p_gpus || ' GPUs'
+            ELSE
+                ': the farm knows no such ' || p_total || ', while procs hold ' || p_cores
+                || ' core units and ' || p_gpus || ' GPUs for it'
         END
 $$;
 COMMENT ON FUNCTION retally.problem(text, text, text, numeric, numeric) IS

@@ -4,7 +4,7 @@
 -- disagree; so beside the shows' own procs come the strays that sit on their layers or jobs.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.procs_of(
-    p_show_ids text [], p_totals text [], p_keys text []
+    p_show_ids text[], p_totals text[], p_keys text[]
 )
 RETURNS TABLE (
     show_id text, host_id text, layer_id text, job_id text,
@@ -16,21 +16,21 @@ AS $$
         SELECT p.*
         FROM public.proc AS p
         WHERE
-            p.pk_show::text = ANY (p_show_ids)
-            AND (p_keys IS NULL OR 'subscription' = ANY (p_totals))
+            p.pk_show::text = any(p_show_ids)
+            AND (p_keys IS NULL OR 'subscription' = any(p_totals))
         UNION ALL
         -- strays on the shows' layers
         SELECT p.*
         FROM public.proc AS p
         WHERE
             p_keys IS NULL
-            AND 'layer' = ANY (p_totals)
-            AND (p.pk_show IS NULL OR p.pk_show::text <> ALL (p_show_ids))
+            AND 'layer' = any(p_totals)
+            AND (p.pk_show IS NULL OR p.pk_show::text <> all(p_show_ids))
             AND p.pk_layer IN (
                 SELECT r.pk_layer
                 FROM public.layer_resource AS r
                 INNER JOIN public.job AS j ON r.pk_job = j.pk_job
-                WHERE j.pk_show::text = ANY (p_show_ids)
+                WHERE j.pk_show::text = any(p_show_ids)
             )
         UNION ALL
         -- strays on the shows' jobs, save those that the branch above has already brought
@@ -39,22 +39,22 @@ AS $$
         WHERE
             p_keys IS NULL
             AND p_totals && ARRAY['job', 'folder', 'point']
-            AND (p.pk_show IS NULL OR p.pk_show::text <> ALL (p_show_ids))
+            AND (p.pk_show IS NULL OR p.pk_show::text <> all(p_show_ids))
             AND p.pk_job IN (
                 SELECT j.pk_job
                 FROM public.job AS j
                 INNER JOIN public.folder AS f ON j.pk_folder = f.pk_folder
                 WHERE
-                    j.pk_show::text = ANY (p_show_ids)
-                    OR f.pk_show::text = ANY (p_show_ids)
+                    j.pk_show::text = any(p_show_ids)
+                    OR f.pk_show::text = any(p_show_ids)
             )
             AND NOT (
-                'layer' = ANY (p_totals)
+                'layer' = any(p_totals)
                 AND EXISTS (
                     SELECT
                     FROM public.layer_resource AS r
                     INNER JOIN public.job AS j ON r.pk_job = j.pk_job
-                    WHERE r.pk_layer = p.pk_layer AND j.pk_show::text = ANY (p_show_ids)
+                    WHERE r.pk_layer = p.pk_layer AND j.pk_show::text = any(p_show_ids)
                 )
             )
         UNION ALL
@@ -88,7 +88,7 @@ AS $$
                 SELECT j.pk_job
                 FROM public.job AS j
                 WHERE
-                    j.pk_show::text = ANY (p_show_ids)
+                    j.pk_show::text = any(p_show_ids)
                     AND j.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
             )
     )
@@ -103,5 +103,5 @@ AS $$
         c.int_gpus_reserved::bigint
     FROM chosen AS c
 $$;
-COMMENT ON FUNCTION retally.procs_of(text [], text [], text []) IS
+COMMENT ON FUNCTION retally.procs_of(text[], text[], text[]) IS
 'The procs that can bear on these totals of these shows.';

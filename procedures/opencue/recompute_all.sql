@@ -4,8 +4,8 @@
 -- Result: the sums of mend() over the shows, shows (rebuilt) and shows_failed.
 -- Locks and writes as mend(), one show at a time. Commits: not inside a transaction block.
 CREATE OR REPLACE PROCEDURE retally.recompute_all(
-    p_wait boolean DEFAULT true,
-    p_unmanaged_too boolean DEFAULT false,
+    p_wait boolean DEFAULT TRUE,
+    p_unmanaged_too boolean DEFAULT FALSE,
     INOUT shows bigint DEFAULT NULL,
     INOUT shows_failed bigint DEFAULT NULL,
     INOUT rows_adrift bigint DEFAULT NULL,
@@ -14,14 +14,14 @@ CREATE OR REPLACE PROCEDURE retally.recompute_all(
     INOUT rows_failed bigint DEFAULT NULL,
     INOUT core_units numeric DEFAULT NULL,
     INOUT gpus numeric DEFAULT NULL,
-    INOUT problems text [] DEFAULT NULL
+    INOUT problems text[] DEFAULT NULL
 )
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    v_ids text [];
+    v_ids text[];
     v_id text;
-    v_findings retally.finding [];
+    v_findings retally.finding[];
     v_one record;
     v_failure text;
 BEGIN
@@ -62,6 +62,6 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON PROCEDURE retally.recompute_all(
+COMMENT ON PROCEDURE retally.recompute_all (
     boolean, boolean, bigint, bigint, bigint, bigint, bigint, bigint, numeric, numeric, text []
 ) IS 'Rebuilds the totals of every show that the ticks serve, one transaction per show.';

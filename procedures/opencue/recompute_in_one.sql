@@ -3,9 +3,9 @@
 -- Locks and writes as mend().
 -- Raises RT001 to RT005.
 CREATE OR REPLACE FUNCTION retally.recompute_in_one(
-    p_show text, p_totals text [], p_wait boolean,
+    p_show text, p_totals text[], p_wait boolean,
     OUT rows_adrift bigint, OUT rows_changed bigint, OUT rows_deferred bigint,
-    OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text []
+    OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text[]
 )
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -21,5 +21,5 @@ BEGIN
     ) AS m;
 END
 $$;
-COMMENT ON FUNCTION retally.recompute_in_one(text, text [], boolean) IS
+COMMENT ON FUNCTION retally.recompute_in_one(text, text[], boolean) IS
 'Rebuilds these totals of a show from its procs.';

@@ -3,14 +3,14 @@
 -- Result, locks, writes and errors as of mend(); not committed here.
 CREATE OR REPLACE PROCEDURE retally.recompute_subscription(
     p_show text,
-    p_wait boolean DEFAULT true,
+    p_wait boolean DEFAULT TRUE,
     INOUT rows_adrift bigint DEFAULT NULL,
     INOUT rows_changed bigint DEFAULT NULL,
     INOUT rows_deferred bigint DEFAULT NULL,
     INOUT rows_failed bigint DEFAULT NULL,
     INOUT core_units numeric DEFAULT NULL,
     INOUT gpus numeric DEFAULT NULL,
-    INOUT problems text [] DEFAULT NULL
+    INOUT problems text[] DEFAULT NULL
 )
 LANGUAGE plpgsql
 AS $$
@@ -20,6 +20,6 @@ BEGIN
     FROM retally.recompute_in_one(p_show, ARRAY['subscription'], p_wait) AS s;
 END
 $$;
-COMMENT ON PROCEDURE retally.recompute_subscription(
+COMMENT ON PROCEDURE retally.recompute_subscription (
     text, boolean, bigint, bigint, bigint, bigint, numeric, numeric, text []
 ) IS 'Rebuilds the subscription totals of a show from its procs.';

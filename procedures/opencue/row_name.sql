@@ -6,27 +6,31 @@ RETURNS text
 LANGUAGE sql STABLE
 AS $$
     SELECT coalesce(CASE p_total
-        WHEN 'subscription' THEN (
-            SELECT a.str_name::text
-            FROM public.alloc AS a
-            WHERE a.pk_alloc::text = p_key
-        )
-        WHEN 'layer' THEN (
-            SELECT j.str_name || '/' || l.str_name
-            FROM public.layer AS l
-            INNER JOIN public.job AS j ON l.pk_job = j.pk_job
-            WHERE l.pk_layer::text = p_key
-        )
-        WHEN 'job' THEN (
-            SELECT j.str_name::text
-            FROM public.job AS j
-            WHERE j.pk_job::text = p_key
-        )
-        WHEN 'folder' THEN (
-            SELECT f.str_name::text
-            FROM public.folder AS f
-            WHERE f.pk_folder::text = p_key
-        )
+        WHEN 'subscription'
+            THEN (
+                SELECT a.str_name::text
+                FROM public.alloc AS a
+                WHERE a.pk_alloc::text = p_key
+            )
+        WHEN 'layer'
+            THEN (
+                SELECT j.str_name || '/' || l.str_name
+                FROM public.layer AS l
+                INNER JOIN public.job AS j ON l.pk_job = j.pk_job
+                WHERE l.pk_layer::text = p_key
+            )
+        WHEN 'job'
+            THEN (
+                SELECT j.str_name::text
+                FROM public.job AS j
+                WHERE j.pk_job::text = p_key
+            )
+        WHEN 'folder'
+            THEN (
+                SELECT f.str_name::text
+                FROM public.folder AS f
+                WHERE f.pk_folder::text = p_key
+            )
         WHEN 'point' THEN (
             SELECT d.str_name::text
             FROM public.dept AS d

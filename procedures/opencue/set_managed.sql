@@ -10,7 +10,7 @@ DECLARE
     v_show_id text := retally.show_id(p_show);
     v_busy bigint;
 BEGIN
-    PERFORM retally.hold_scope(v_show_id, true);
+    PERFORM retally.hold_scope(v_show_id, TRUE);
     IF p_managed THEN
         INSERT INTO retally.managed_scope (scope) VALUES (v_show_id)
         ON CONFLICT (scope) DO NOTHING;
@@ -20,7 +20,7 @@ BEGIN
     END IF;
     SELECT r.rows_deferred
     INTO v_busy
-    FROM retally.recompute_in_one(v_show_id, retally.totals(), true) AS r;
+    FROM retally.recompute_in_one(v_show_id, retally.totals(), TRUE) AS r;
     IF v_busy > 0 THEN
         RAISE EXCEPTION 'show "%" stays as it is: % of its totals are locked by others',
             p_show, v_busy
@@ -28,5 +28,5 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON PROCEDURE retally.set_managed(text, boolean) IS
+COMMENT ON PROCEDURE retally.set_managed (text, boolean) IS
 'Sets retally''s own flag of a show and rebuilds its totals in the same transaction.';

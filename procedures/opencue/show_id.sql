@@ -6,8 +6,8 @@ RETURNS text
 LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
-    v_ids text [];
-    v_near text [];
+    v_ids text[];
+    v_near text[];
 BEGIN
     SELECT coalesce(array_agg(s.pk_show::text ORDER BY s.pk_show), '{}')
     INTO v_ids

@@ -6,17 +6,25 @@ CREATE OR REPLACE FUNCTION retally.shows()
 RETURNS TABLE (show_id text, name text, managed boolean, farm_flag boolean, rebuilt boolean)
 LANGUAGE sql STABLE
 AS $$
+    WITH flags AS (
+        SELECT
+            s.pk_show::text AS show_id,
+            s.str_name::text AS show_name,
+            m.scope IS NOT NULL AS managed,
+            (to_jsonb(s) ->> 'b_scheduler_managed')::boolean AS farm_flag
+        FROM public.show AS s
+        LEFT JOIN retally.managed_scope AS m ON s.pk_show::text = m.scope
+    )
+
     SELECT
-        s.pk_show::text,
-        s.str_name::text,
-        m.scope IS NOT NULL,
-        f.flag,
-        m.scope IS NOT NULL OR (coalesce(f.flag, false) AND t.follow_farm_flag)
-    FROM public.show AS s
+        f.show_id,
+        f.show_name,
+        f.managed,
+        f.farm_flag,
+        f.managed OR (coalesce(f.farm_flag, FALSE) AND t.follow_farm_flag)
+    FROM flags AS f
     CROSS JOIN retally.setting AS t
-    CROSS JOIN LATERAL (SELECT (to_jsonb(s) ->> 'b_scheduler_managed')::boolean) AS f (flag)
-    LEFT JOIN retally.managed_scope AS m ON s.pk_show::text = m.scope
-    ORDER BY s.str_name, s.pk_show
+    ORDER BY f.show_name, f.show_id
 $$;
 COMMENT ON FUNCTION retally.shows() IS
 'Every show, its flags, and whether the ticks rebuild its totals.';

@@ -1,7 +1,7 @@
 -- What the rows of the totals hold, in the shape of booked_in(); show_id: whose row it is.
 -- p_show_ids: pk_show of each show. p_totals: which totals.
 -- Locks and writes nothing.
-CREATE OR REPLACE FUNCTION retally.stored_in(p_show_ids text [], p_totals text [])
+CREATE OR REPLACE FUNCTION retally.stored_in(p_show_ids text[], p_totals text[])
 RETURNS TABLE (
     show_id text, total text, key text,
     cores numeric, gpus numeric, local_cores numeric, local_gpus numeric
@@ -17,7 +17,7 @@ AS $$
         NULL::numeric AS local_cores,
         NULL::numeric AS local_gpus
     FROM public.subscription AS s
-    WHERE s.pk_show::text = ANY (p_show_ids) AND 'subscription' = ANY (p_totals)
+    WHERE s.pk_show::text = any(p_show_ids) AND 'subscription' = any(p_totals)
     UNION ALL
     SELECT
         j.pk_show::text,
@@ -29,7 +29,7 @@ AS $$
         NULL
     FROM public.layer_resource AS r
     INNER JOIN public.job AS j ON r.pk_job = j.pk_job
-    WHERE j.pk_show::text = ANY (p_show_ids) AND 'layer' = ANY (p_totals)
+    WHERE j.pk_show::text = any(p_show_ids) AND 'layer' = any(p_totals)
     UNION ALL
     SELECT
         j.pk_show::text,
@@ -41,7 +41,7 @@ AS $$
         r.int_local_gpus::numeric
     FROM public.job_resource AS r
     INNER JOIN public.job AS j ON r.pk_job = j.pk_job
-    WHERE j.pk_show::text = ANY (p_show_ids) AND 'job' = ANY (p_totals)
+    WHERE j.pk_show::text = any(p_show_ids) AND 'job' = any(p_totals)
     UNION ALL
     SELECT
         f.pk_show::text,
@@ -53,7 +53,7 @@ AS $$
         NULL
     FROM public.folder_resource AS r
     INNER JOIN public.folder AS f ON r.pk_folder = f.pk_folder
-    WHERE f.pk_show::text = ANY (p_show_ids) AND 'folder' = ANY (p_totals)
+    WHERE f.pk_show::text = any(p_show_ids) AND 'folder' = any(p_totals)
     UNION ALL
     SELECT
         t.pk_show::text,
@@ -64,7 +64,7 @@ AS $$
         NULL,
         NULL
     FROM public.point AS t
-    WHERE t.pk_show::text = ANY (p_show_ids) AND 'point' = ANY (p_totals)
+    WHERE t.pk_show::text = any(p_show_ids) AND 'point' = any(p_totals)
 $$;
-COMMENT ON FUNCTION retally.stored_in(text [], text []) IS
+COMMENT ON FUNCTION retally.stored_in(text[], text[]) IS
 'What the rows of the shows'' totals hold, in the shape of booked_in().';

@@ -3,7 +3,7 @@
 -- Has to stand in a statement of its own after the lock: only its snapshot holds every booking
 -- that committed before the lock was granted.
 -- Locks and writes nothing.
-CREATE OR REPLACE FUNCTION retally.sum_again(p_show_id text, p_total text, p_keys text [])
+CREATE OR REPLACE FUNCTION retally.sum_again(p_show_id text, p_total text, p_keys text[])
 RETURNS TABLE (
     key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric
 )
@@ -18,5 +18,5 @@ AS $$
     FROM unnest(p_keys) AS k (key)
     LEFT JOIN retally.booked_in(ARRAY[p_show_id], ARRAY[p_total], p_keys) AS b ON k.key = b.key
 $$;
-COMMENT ON FUNCTION retally.sum_again(text, text, text []) IS
+COMMENT ON FUNCTION retally.sum_again(text, text, text[]) IS
 'The second sum: what the procs say now of rows that this transaction has locked.';

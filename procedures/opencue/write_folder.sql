@@ -1,7 +1,7 @@
 -- Sums the locked folder totals p_keys of a show again and writes those that are still different.
 -- Answers with the rows written, and with those whose sum does not fit its column (fits false).
 -- Locks: what lock_folder() has locked before. Writes: public.folder_resource.
-CREATE OR REPLACE FUNCTION retally.write_folder(p_show_id text, p_keys text [])
+CREATE OR REPLACE FUNCTION retally.write_folder(p_show_id text, p_keys text[])
 RETURNS TABLE (key text, fits boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -32,15 +32,15 @@ BEGIN
 
     SELECT
         w.key,
-        true
+        TRUE
     FROM written AS w
     UNION ALL
     SELECT
         a.key,
-        false
+        FALSE
     FROM again AS a
     WHERE NOT a.fits;
 END
 $$;
-COMMENT ON FUNCTION retally.write_folder(text, text []) IS
+COMMENT ON FUNCTION retally.write_folder(text, text[]) IS
 'Sums locked folder totals again and writes those that are still different.';

@@ -4,7 +4,7 @@
 -- raise, which looks only while the maximum stays the same: so just such a row goes through
 -- maxima of one less, put back at once under the same row lock.
 -- Locks: what lock_job() has locked before. Writes: public.job_resource.
-CREATE OR REPLACE FUNCTION retally.write_job(p_show_id text, p_keys text [])
+CREATE OR REPLACE FUNCTION retally.write_job(p_show_id text, p_keys text[])
 RETURNS TABLE (key text, fits boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -13,9 +13,9 @@ DECLARE
     v_max_gpus numeric := retally.column_limit('job_resource', 'int_gpus');
     v_max_local_cores numeric := retally.column_limit('job_resource', 'int_local_cores');
     v_max_local_gpus numeric := retally.column_limit('job_resource', 'int_local_gpus');
-    v_written text [];
-    v_misfits text [];
-    v_over text [];
+    v_written text[];
+    v_misfits text[];
+    v_over text[];
     v_core_caps numeric [];
     v_gpu_caps numeric [];
 BEGIN
@@ -76,14 +76,14 @@ BEGIN
     RETURN QUERY
     SELECT
         w.key,
-        true
+        TRUE
     FROM unnest(v_written) AS w (key)
     UNION ALL
     SELECT
         m.key,
-        false
+        FALSE
     FROM unnest(v_misfits) AS m (key);
 END
 $$;
-COMMENT ON FUNCTION retally.write_job(text, text []) IS
+COMMENT ON FUNCTION retally.write_job(text, text[]) IS
 'Sums locked job totals again and writes those that are still different.';

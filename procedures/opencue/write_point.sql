@@ -1,7 +1,7 @@
 -- Sums the locked point totals p_keys of a show again and writes those that are still different.
 -- Answers with the rows written, and with those whose sum does not fit its column (fits false).
 -- Locks: what lock_point() has locked before. Writes: public.point.
-CREATE OR REPLACE FUNCTION retally.write_point(p_show_id text, p_keys text [])
+CREATE OR REPLACE FUNCTION retally.write_point(p_show_id text, p_keys text[])
 RETURNS TABLE (key text, fits boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -33,15 +33,15 @@ BEGIN
 
     SELECT
         w.key,
-        true
+        TRUE
     FROM written AS w
     UNION ALL
     SELECT
         a.key,
-        false
+        FALSE
     FROM again AS a
     WHERE NOT a.fits;
 END
 $$;
-COMMENT ON FUNCTION retally.write_point(text, text []) IS
+COMMENT ON FUNCTION retally.write_point(text, text[]) IS
 'Sums locked point totals again and writes those that are still different.';

@@ -1,7 +1,7 @@
 -- Writes locked rows of one total of a show: write_subscription(), write_layer() … by its name.
 -- Parameters, locks, writes and errors as there.
 CREATE OR REPLACE FUNCTION retally.write_rows(
-    p_total text, p_show_id text, p_keys text []
+    p_total text, p_show_id text, p_keys text[]
 )
 RETURNS TABLE (key text, fits boolean)
 LANGUAGE plpgsql VOLATILE
@@ -21,5 +21,5 @@ BEGIN
     END CASE;
 END
 $$;
-COMMENT ON FUNCTION retally.write_rows(text, text, text []) IS
+COMMENT ON FUNCTION retally.write_rows(text, text, text[]) IS
 'Writes locked rows of one total of a show, by the total''s name.';

@@ -4,16 +4,16 @@
 -- the burst stays the same: so just such a row goes through a burst of one less, put back at once
 -- under the same row lock, where nobody can see or change it.
 -- Locks: what lock_subscription() has locked before. Writes: public.subscription.
-CREATE OR REPLACE FUNCTION retally.write_subscription(p_show_id text, p_keys text [])
+CREATE OR REPLACE FUNCTION retally.write_subscription(p_show_id text, p_keys text[])
 RETURNS TABLE (key text, fits boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
     v_max_cores numeric := retally.column_limit('subscription', 'int_cores');
     v_max_gpus numeric := retally.column_limit('subscription', 'int_gpus');
-    v_written text [];
-    v_misfits text [];
-    v_over text [];
+    v_written text[];
+    v_misfits text[];
+    v_over text[];
     v_bursts numeric [];
 BEGIN
     WITH again AS MATERIALIZED (
@@ -59,14 +59,14 @@ BEGIN
     RETURN QUERY
     SELECT
         w.key,
-        true
+        TRUE
     FROM unnest(v_written) AS w (key)
     UNION ALL
     SELECT
         m.key,
-        false
+        FALSE
     FROM unnest(v_misfits) AS m (key);
 END
 $$;
-COMMENT ON FUNCTION retally.write_subscription(text, text []) IS
+COMMENT ON FUNCTION retally.write_subscription(text, text[]) IS
 'Sums locked subscription totals again and writes those that are still different.';

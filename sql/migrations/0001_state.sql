@@ -2,8 +2,8 @@
 -- No foreign key leads into the farm: it would put triggers on the farm's tables.
 
 CREATE TABLE retally.setting (
-    only_row boolean CONSTRAINT setting_pk PRIMARY KEY DEFAULT true,
-    follow_farm_flag boolean NOT NULL DEFAULT true,
+    only_row boolean CONSTRAINT setting_pk PRIMARY KEY DEFAULT TRUE,
+    follow_farm_flag boolean NOT NULL DEFAULT TRUE,
     wait_after_passes integer NOT NULL DEFAULT 3,
     CONSTRAINT setting_has_one_row CHECK (only_row),
     CONSTRAINT setting_wait_after_passes_is_positive CHECK (wait_after_passes > 0)
@@ -35,7 +35,7 @@ CREATE UNLOGGED TABLE retally.pass (
     rows_failed bigint NOT NULL,
     core_units_adrift numeric NOT NULL,
     gpus_adrift numeric NOT NULL,
-    problems text [] NOT NULL,
+    problems text[] NOT NULL,
     CONSTRAINT pass_pk PRIMARY KEY (scope, total)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE retally.pass IS

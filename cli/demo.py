@@ -1,0 +1,150 @@
+"""``retally demo``."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import click
+from rich.live import Live
+from rich.table import Table
+
+from retally.cli.options import debug_option
+from retally.cli.output import console, cores, note
+from retally.cli.traffic import book_and_release
+from retally.procedures import TOTALS, Finding, install, routines
+from retally.sql.connect import connect
+from retally.sql.embedded import EmbeddedServer
+from retally.sql.farm_build import FarmSize, create_farm
+from retally.worker import Worker, WorkerSettings, configure_logging, stop_on_signals
+
+if TYPE_CHECKING:
+    import psycopg
+    from rich.console import RenderableType
+
+_SIZE = FarmSize(shows=4, hosts=60, jobs=60, finished_jobs=20, layers=4, procs=800)
+_LOOK_EVERY = 0.25  # seconds between two looks at the farm
+_CLIENTS = 3
+
+_BOOKED = """
+SELECT p.pk_show::text, count(*), coalesce(sum(p.int_cores_reserved), 0)::bigint
+FROM public.proc AS p
+GROUP BY p.pk_show
+"""
+
+
+@click.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="End by itself after this time.  [default: until Ctrl-C]",
+)
+@debug_option
+def demo(seconds: float | None) -> None:
+    """Watch it work on a PostgreSQL of its own: nothing else is needed, nothing is left behind.
+
+    Starts an embedded server, makes a small farm, installs retally, and lets procs come and go by
+    a path that writes no total. The worker finds the totals adrift and rebuilds them; for the last
+    seconds the traffic rests, and the drift has to return to nothing.
+
+    \b
+    Example:
+      retally demo --seconds 20
+    """
+    configure_logging(level="warning")
+    stop = threading.Event()
+    with stop_on_signals(stop):
+        note("starting an embedded PostgreSQL …")
+        with EmbeddedServer.start(in_memory=True) as server:
+            dsn = server.dsn()
+            with connect(dsn) as conn:
+                _prepare(conn)
+                note(f"PostgreSQL {server.version}, {_SIZE.procs} procs in {_SIZE.shows} shows")
+                left = _play(conn, dsn, stop, seconds)
+    note(f"{left:,} slots are adrift at the end" if left else "no drift at the end")
+    sys.exit(0)
+
+
+def _prepare(conn: psycopg.Connection) -> None:
+    create_farm(conn, _SIZE)
+    install(conn)
+    for show in routines.shows(conn):
+        routines.set_managed(conn, show.show_id, managed=True)
+
+
+def _play(conn: psycopg.Connection, dsn: str, stop: threading.Event, seconds: float | None) -> int:
+    """Run worker and traffic until the end; answers with the rows adrift then."""
+    settings = WorkerSettings.from_flags(subscription_interval=1.0, resource_interval=2.0)
+    rest, end = threading.Event(), threading.Event()
+    until = None if seconds is None else time.monotonic() + seconds
+    with ThreadPoolExecutor(_CLIENTS + 1) as threads:
+        running = [threads.submit(Worker(dsn, settings).run, end)]
+        running += [
+            threads.submit(book_and_release, dsn, rest, pause=0.05, seed=n) for n in range(_CLIENTS)
+        ]
+        try:
+            _watch(conn, stop, rest, until, settings.resource_interval)
+        finally:
+            rest.set()
+            end.set()
+        for thread in running:
+            thread.result()
+    return sum(f.rows_adrift for f in _look(conn))
+
+
+def _watch(
+    conn: psycopg.Connection,
+    stop: threading.Event,
+    rest: threading.Event,
+    until: float | None,
+    interval: float,
+) -> None:
+    """Show the table; before the end, let the traffic rest for a little over an interval."""
+    with Live(console=console(), auto_refresh=False, transient=False) as live:
+        while not stop.is_set() and (until is None or time.monotonic() < until):
+            if until is not None and time.monotonic() > until - 1.5 * interval:
+                rest.set()
+            live.update(_table(conn, rest.is_set()), refresh=True)
+            stop.wait(_LOOK_EVERY)
+        rest.set()
+        if not stop.is_set():
+            _settle(conn, live, interval)
+
+
+def _settle(conn: psycopg.Connection, live: Live, interval: float) -> None:
+    """After the last booking the ticks have an interval to bring the drift to nothing."""
+    until = time.monotonic() + 2 * interval
+    while any(f.rows_adrift for f in _look(conn)) and time.monotonic() < until:
+        time.sleep(_LOOK_EVERY)
+    live.update(_table(conn, resting=True), refresh=True)
+
+
+def _look(conn: psycopg.Connection) -> list[Finding]:
+    return routines.findings(conn, [show.show_id for show in routines.shows(conn)], TOTALS)
+
+
+def _table(conn: psycopg.Connection, resting: bool) -> RenderableType:
+    shows = routines.shows(conn)
+    booked = {show: (procs, units) for show, procs, units in conn.execute(_BOOKED)}
+    found, passes = _look(conn), routines.last_passes(conn)
+    table = Table(title="procs rest" if resting else "procs come and go")
+    table.add_column("show")
+    for name in ("procs", "cores booked", "rows adrift", "cores adrift", "rows last written"):
+        table.add_column(name, justify="right")
+    for show in shows:
+        procs, units = booked.get(show.show_id, (0, 0))
+        mine = [f for f in found if f.show_id == show.show_id]
+        adrift = sum(f.rows_adrift for f in mine)
+        table.add_row(
+            show.name,
+            f"{procs:,}",
+            cores(units),
+            f"{adrift:,}",
+            cores(sum(f.core_units for f in mine)),
+            f"{sum(p.rows_changed for p in passes if p.show_id == show.show_id):,}",
+            style="yellow" if adrift else "green",
+        )
+    return table

@@ -1,0 +1,99 @@
+"""``retally drift``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+from psycopg import IsolationLevel
+
+from retally.cli.errors import Exit
+from retally.cli.options import (
+    chosen_shows,
+    chosen_totals,
+    format_option,
+    installed,
+    show_option,
+    total_option,
+)
+from retally.cli.output import Row, cores, note, print_rows
+from retally.procedures import Drift, routines
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+_COLUMNS = ("show", "total", "name", "key", "slot", "stored", "booked", "drift")
+
+
+@click.command()
+@show_option("Only this show, by name or id; may be given several times.")
+@total_option
+@format_option
+@installed
+def drift(
+    conn: psycopg.Connection, names: Sequence[str], totals: Sequence[str], style: str
+) -> None:
+    """Show where the totals are not what the procs say. Reads only.
+
+    One row per slot that differs: stored is the total's row, booked is the sum of its procs,
+    drift is the one minus the other. Exit code 0 when there is no drift, 3 when there is.
+
+    \b
+    Example:
+      retally drift --show show1 --total subscription --format csv
+    """
+    found = _read(conn, names, chosen_totals(totals))
+    if found or style != "table":
+        print_rows([_row(item, style) for item in found], style, _COLUMNS)
+    rows = len({(item.show, item.total, item.key) for item in found})
+    shows = len({item.show for item in found})
+    note(
+        f"{len(found):,} slots in {rows:,} rows of {shows:,} shows are adrift"
+        if found
+        else "no drift"
+    )
+    sys.exit(Exit.DRIFT if found else Exit.FINE)
+
+
+def _read(conn: psycopg.Connection, names: Sequence[str], totals: Sequence[str]) -> list[Drift]:
+    # one snapshot for all shows; the read-only transaction is the promise in the help text
+    conn.isolation_level = IsolationLevel.REPEATABLE_READ
+    conn.read_only = True
+    with conn.transaction():
+        shows = {show.show_id: show for show in chosen_shows(conn, names)}
+        found = routines.findings(conn, list(shows), totals)
+        for problem in [text for finding in found for text in finding.problems]:
+            note(f"note: {problem}")
+        if not names:
+            _note_strangers(conn, set(shows))
+        adrift = {item.show_id for item in found if item.rows_adrift or item.rows_failed}
+        return [
+            item
+            for show_id, show in shows.items()
+            if show_id in adrift
+            for item in routines.drift(conn, show, totals)
+        ]
+
+
+def _note_strangers(conn: psycopg.Connection, known: set[str]) -> None:
+    """Procs of no show are in no finding, as every finding belongs to a show."""
+    for orphan in routines.orphans(conn):
+        if orphan.show_id not in known:
+            note(f"note: proc {orphan.proc_id}: the farm knows no {orphan.reason}")
+
+
+def _row(item: Drift, style: str) -> Row:
+    amounts: Row = {"stored": item.stored, "booked": item.booked, "drift": item.drift}
+    if style == "table" and item.slot.endswith("cores"):
+        amounts = {name: None if n is None else cores(n) for name, n in amounts.items()}
+    return {
+        "show": item.show,
+        "total": item.total,
+        "name": item.name,
+        "key": item.key,
+        "slot": item.slot,
+        **amounts,
+    }

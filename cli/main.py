@@ -1,0 +1,39 @@
+"""The command ``retally`` and its subcommands."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import click
+
+from retally.cli.demo import demo
+from retally.cli.drift import drift
+from retally.cli.errors import TypedErrorGroup
+from retally.cli.farm import farm
+from retally.cli.install import install
+from retally.cli.managed import managed
+from retally.cli.recompute import recompute
+from retally.cli.status import status
+from retally.cli.uninstall import uninstall
+from retally.cli.worker import worker
+
+
+@click.group(
+    cls=TypedErrorGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(version("retally"), prog_name="retally")
+def main() -> None:
+    """Exact resource totals for render farms on PostgreSQL.
+
+    The database comes from --dsn, else RETALLY_DSN, else libpq's own PG… variables and service
+    files. Exit codes: 0 fine, 1 error, 2 usage, 3 drift found, 5 rows left because they were busy.
+
+    \b
+    Example:
+      retally install && retally drift && retally recompute --all && retally worker
+    """
+
+
+for _command in (install, uninstall, status, drift, recompute, managed, worker, demo, farm):
+    main.add_command(_command)

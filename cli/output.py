@@ -1,0 +1,96 @@
+"""Tables for people, JSON and CSV for programs; notes go to standard error."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+#: A table of more rows than this helps nobody; JSON and CSV print all of them.
+TABLE_ROWS = 500
+
+Row = dict[str, Any]
+
+
+def cores(core_units: int) -> str:
+    """Core units (1/100 core) as cores, two decimals."""
+    sign = "-" if core_units < 0 else ""
+    whole, hundredths = divmod(abs(core_units), 100)
+    return f"{sign}{whole:,}.{hundredths:02d}"
+
+
+def print_rows(rows: Sequence[Row], style: str, columns: Sequence[str]) -> None:
+    """Print rows to standard output in the style table, json or csv."""
+    if style == "json":
+        click.echo(json.dumps([_plain(row, columns) for row in rows], indent=2))
+    elif style == "csv":
+        writer = csv.DictWriter(sys.stdout, list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_plain(row, columns) for row in rows)
+    else:
+        _print_table(rows, columns)
+
+
+def note(text: str) -> None:
+    """A line for the person, on standard error, so that standard output stays data."""
+    click.echo(text, err=True)
+
+
+def console() -> Console:
+    """Where tables go: standard output, as wide as it needs when it is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
+
+
+def _plain(row: Mapping[str, Any], columns: Sequence[str]) -> Row:
+    values = {name: row[name] for name in columns}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }
+
+
+def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        numeric = any(_is_number(row[name]) for row in rows)
+        table.add_column(
+            name.replace("_", " "), justify="right" if numeric else "left", overflow="fold"
+        )
+    for row in rows[:TABLE_ROWS]:
+        table.add_row(*_cells(row[name] for name in columns))
+    console().print(table)
+    if len(rows) > TABLE_ROWS:
+        note(f"… and {len(rows) - TABLE_ROWS:,} more rows; --format csv prints all of them")
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return value[-1:].isdigit() and not value.strip("-,.0123456789")
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cells(values: Iterable[Any]) -> list[str]:
+    return [_cell(value) for value in values]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S %Z")
+    return str(value)

@@ -1,0 +1,121 @@
+"""Install, upgrade and uninstall: idempotent, one routine per name, and no trace afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from conftest import fresh_database
+
+from retally.procedures import install, uninstall
+from retally.sql.errors import NotInstalledError, RetallyError
+from retally.sql.farm_build import create_schema
+from retally.sql.migrate import known_version, require_current, schema_version
+
+if TYPE_CHECKING:
+    from retally.sql.embedded import EmbeddedServer
+
+
+def dump(server: EmbeddedServer, dsn: str) -> list[str]:
+    command = [str(server.bindir / "pg_dump"), "--schema-only", dsn]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    # from PostgreSQL 15.14 on, \restrict carries a key of each dump's own
+    return [line for line in text.splitlines() if "restrict" not in line]
+
+
+def test_uninstall_leaves_the_farm_as_it_was(
+    server: EmbeddedServer, empty_db: psycopg.Connection
+) -> None:
+    create_schema(empty_db)
+    before = dump(server, empty_db.info.dsn)
+    install(empty_db)
+    assert dump(server, empty_db.info.dsn) != before
+    assert uninstall(empty_db)
+    assert dump(server, empty_db.info.dsn) == before
+    assert not uninstall(empty_db)
+
+
+def test_installing_twice_changes_nothing(
+    server: EmbeddedServer, farm_db: psycopg.Connection
+) -> None:
+    farm_db.execute("UPDATE retally.setting SET wait_after_passes = 9")
+    before = dump(server, farm_db.info.dsn)
+    assert install(farm_db).migrations == ()
+    assert dump(server, farm_db.info.dsn) == before
+    assert farm_db.execute("SELECT wait_after_passes FROM retally.setting").fetchone() == (9,)
+
+
+def test_an_install_replaces_routines_of_other_signatures_and_drops_those_that_are_gone(
+    server: EmbeddedServer, farm_db: psycopg.Connection
+) -> None:
+    before = dump(server, farm_db.info.dsn)
+    farm_db.execute("""
+        DROP FUNCTION retally.totals();
+        CREATE FUNCTION retally.totals() RETURNS integer LANGUAGE sql AS 'SELECT 1';
+        CREATE FUNCTION retally.drift(p_one text, p_two text)
+        RETURNS integer LANGUAGE sql AS 'SELECT 1';
+        DROP FUNCTION retally.drift(text);
+        CREATE PROCEDURE retally.no_longer_needed() LANGUAGE sql AS 'SELECT 1';
+    """)
+    install(farm_db)
+    assert dump(server, farm_db.info.dsn) == before
+
+
+def test_a_newer_schema_than_this_program_is_refused(farm_db: psycopg.Connection) -> None:
+    farm_db.execute(
+        "INSERT INTO retally.migration (version, name) VALUES (%s, 'of the future')",
+        (known_version() + 1,),
+    )
+    for refuse in (install, uninstall, require_current):
+        with pytest.raises(NotInstalledError, match="this program knows"):
+            refuse(farm_db)
+
+
+def test_an_older_or_missing_schema_asks_for_an_install(
+    farm_db: psycopg.Connection, empty_db: psycopg.Connection
+) -> None:
+    with pytest.raises(NotInstalledError, match="not installed"):
+        require_current(empty_db)
+    farm_db.execute("DELETE FROM retally.migration")
+    assert schema_version(farm_db) == 0
+    with pytest.raises(NotInstalledError, match="this program needs"):
+        require_current(farm_db)
+
+
+def test_uninstall_spares_what_others_have_built_on_it(farm_db: psycopg.Connection) -> None:
+    farm_db.execute("CREATE VIEW public.wrong AS SELECT * FROM retally.drift('show1')")
+    with pytest.raises(RetallyError, match="view wrong"):
+        uninstall(farm_db)
+    farm_db.execute("DROP VIEW public.wrong")
+    assert uninstall(farm_db)
+
+
+def test_nothing_of_retally_hangs_on_the_farms_tables(farm_db: psycopg.Connection) -> None:
+    hooks = farm_db.execute("""
+        SELECT t.tgname FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+        WHERE p.pronamespace = 'retally'::regnamespace
+        UNION ALL
+        SELECT c.conname FROM pg_constraint AS c
+        WHERE c.connamespace = 'retally'::regnamespace AND c.contype = 'f'
+        UNION ALL
+        SELECT d.objid::text FROM pg_depend AS d JOIN pg_class AS c ON c.oid = d.refobjid
+        WHERE c.relnamespace = 'public'::regnamespace AND (d.classid, d.objid) IN (
+            SELECT 'pg_proc'::regclass, oid FROM pg_proc
+            WHERE pronamespace = 'retally'::regnamespace
+        )
+    """).fetchall()
+    assert hooks == []
+
+
+def test_it_installs_on_a_copy_made_from_a_dump(
+    server: EmbeddedServer, farm_db: psycopg.Connection
+) -> None:
+    text = "\n".join(dump(server, farm_db.info.dsn))
+    with fresh_database(server, "template0") as dsn:
+        command = [str(server.bindir / "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-d", dsn]
+        subprocess.run(command, input=text, check=True, capture_output=True, text=True)
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            # a schema-only dump has no rows: neither which migrations ran, nor the settings
+            assert schema_version(conn) == 0

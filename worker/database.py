@@ -1,0 +1,186 @@
+"""The worker's connections: each transaction bounded in time, and ended from outside at need."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+import structlog
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from retally.sql.connect import connect, pool
+from retally.sql.errors import DatabaseUnreachableError, RetallyError, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_WAIT_SECONDS = 5.0  # for a connection; after that, a tick gives up until its next time
+_IDLE_SECONDS = 10.0  # between two statements, where the worker itself spends next to nothing
+_CANCEL_SECONDS = 2.0  # for a cancelled transaction to be over
+_SLACK_SECONDS = 10.0  # what a transaction may take beyond its statements
+
+# Set anew in each transaction: a transaction pooler gives each one another session, and refuses
+# settings that are sent when connecting. The lock time-out is the routines' own: too short for
+# the server to look for a deadlock meanwhile, so no booking is ever chosen as its victim.
+_LIMITS = """
+SELECT
+    set_config('statement_timeout', %s, TRUE),
+    set_config('idle_in_transaction_session_timeout', %s, TRUE),
+    set_config(
+        'lock_timeout', round(1000 * extract(EPOCH FROM retally.lock_budget()))::text, TRUE
+    )
+"""
+
+_log = structlog.get_logger("retally.worker")
+
+
+class WorkerStoppingError(RetallyError):
+    """The transaction was undone, or not begun, because the worker stops."""
+
+
+class Database:
+    """A pool of connections to one database; tells once when it is lost and once when it is back.
+
+    ``connections``: how many threads will use it at a time. ``statement_timeout``: seconds.
+    """
+
+    def __init__(self, dsn: str | None, *, connections: int, statement_timeout: float) -> None:
+        self._dsn = dsn
+        self._pool = pool(dsn, max_size=connections, timeout=_WAIT_SECONDS, check=self._check)
+        self._limits = (_milliseconds(statement_timeout), _milliseconds(_IDLE_SECONDS))
+        # two statements at most stand in one transaction
+        self._allowance = 2 * statement_timeout + _SLACK_SECONDS
+        self._in_use: dict[psycopg.Connection, float] = {}
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._lost_at: float | None = None
+
+    def open(self) -> None:
+        """Begin to hand out connections."""
+        self._pool.open()
+
+    def close(self) -> None:
+        """Close what is open. Transactions should be over, see ``stop``."""
+        self._pool.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection]:
+        """A transaction of at most two statements beside its limits, committed at the end.
+
+        Raises the typed errors; WorkerStoppingError once ``stop`` was called.
+        """
+        try:
+            with (
+                translated(),
+                self._pool.connection() as conn,
+                self._watched(conn),
+                self.limited(conn),
+            ):
+                self._found()
+                yield conn
+        except RetallyError as error:
+            if self._stopping:
+                raise WorkerStoppingError("the worker stops") from error
+            if isinstance(error, DatabaseUnreachableError):
+                self._lost(error)
+            raise
+
+    @contextlib.contextmanager
+    def limited(self, conn: psycopg.Connection) -> Iterator[None]:
+        """A transaction on ``conn`` with the time limits of the worker. Raises the typed errors."""
+        with translated(), conn.transaction():
+            conn.execute(_LIMITS, self._limits)
+            yield
+
+    def stop(self) -> None:
+        """Undo the transactions that run, begin no further one; returns in a few seconds.
+
+        They are cancelled first; the connection of one that goes on nevertheless is cut.
+        """
+        with self._changed:
+            self._stopping = True
+            running = list(self._in_use)
+        for conn in running:
+            with contextlib.suppress(psycopg.Error):
+                conn.cancel_safe(timeout=_CANCEL_SECONDS)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._in_use, _CANCEL_SECONDS)
+            for conn in self._in_use:
+                _cut(conn)
+
+    def cut_overdue(self) -> None:
+        """Cut the connections whose transaction has outlived every limit that the server keeps.
+
+        The server is frozen then, or the machine behind it: its own time-outs do not work.
+        """
+        with self._changed:
+            overdue = [conn for conn, end in self._in_use.items() if end < time.monotonic()]
+            for conn in overdue:
+                _log.warning("connection cut", reason="the server does not keep its time-outs")
+                _cut(conn)
+
+    def _check(self, conn: psycopg.Connection) -> None:
+        if self._stopping:
+            return
+        with self._watched(conn):
+            try:
+                ConnectionPool.check_connection(conn)
+            except psycopg.Error:
+                # the others are as old: all go, or each would cost a failed check and a pause
+                self._pool.drain()
+                raise
+
+    @contextlib.contextmanager
+    def _watched(self, conn: psycopg.Connection) -> Iterator[None]:
+        with self._changed:
+            if self._stopping:
+                raise WorkerStoppingError("the worker stops")
+            self._in_use[conn] = time.monotonic() + self._allowance
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._in_use[conn]
+                self._changed.notify_all()
+
+    def _lost(self, error: DatabaseUnreachableError) -> None:
+        with self._changed:
+            first = self._lost_at is None
+            if first:
+                self._lost_at = time.monotonic()
+        if first:
+            reason = self._reason(error)
+            _log.error("database lost, waiting for it", error=str(reason), hint=reason.hint)
+
+    def _reason(self, error: DatabaseUnreachableError) -> DatabaseUnreachableError:
+        """The pool only says that it has no connection; a connection of one's own says why."""
+        if isinstance(error.__cause__, PoolTimeout):
+            try:
+                connect(self._dsn).close()
+            except DatabaseUnreachableError as reason:
+                return reason
+        return error
+
+    def _found(self) -> None:
+        with self._changed:
+            lost_at, self._lost_at = self._lost_at, None
+        if lost_at is not None:
+            _log.info("database is back", seconds=round(time.monotonic() - lost_at, 1))
+
+
+def _cut(conn: psycopg.Connection) -> None:
+    """Shut the socket down, from whichever thread: who waits for an answer gets an error."""
+    with (
+        contextlib.suppress(OSError, psycopg.Error),
+        socket.socket(fileno=os.dup(conn.fileno())) as duplicate,
+    ):
+        duplicate.shutdown(socket.SHUT_RDWR)
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(max(1, round(1000 * seconds)))

@@ -1,0 +1,35 @@
+"""Signals that ask the worker to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: What service managers send, and what Ctrl-C sends.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """In the block, SIGTERM and SIGINT do one thing only: they set ``stop``.
+
+    The former handlers are back afterwards. Signals reach the main thread, so it has to be the
+    one that enters: ValueError elsewhere.
+    """
+
+    def handle(_number: int, _frame: object) -> None:
+        # Not stop.set(): the handler runs inside the main thread, which may be just entering
+        # stop.wait() and hold the event's lock; it would wait for itself for ever.
+        threading.Thread(target=stop.set, name="retally-stop", daemon=True).start()
+
+    with contextlib.ExitStack() as former:
+        for number in STOP_SIGNALS:
+            # None: a handler that was not installed from Python, and cannot be put back from it
+            before = signal.signal(number, handle) or signal.SIG_DFL
+            former.callback(signal.signal, number, before)
+        yield
