@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import psycopg
 
+T = TypeVar("T")
 
-def in_background(
+
+def in_background(call: Callable[[], T]) -> Future[T]:
+    """Call it in a thread; the future holds what it answers or raises."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(call)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def run_in_background(
     conn: psycopg.Connection, statement: str, params: tuple[Any, ...] = ()
 ) -> Future[list[tuple[Any, ...]]]:
     """Run a statement in a thread; the future holds its rows or its error."""
-    pool = ThreadPoolExecutor(1)
 
     def run() -> list[tuple[Any, ...]]:
         cursor = conn.execute(statement, params)
         return cursor.fetchall() if cursor.description else []
 
-    future = pool.submit(run)
-    pool.shutdown(wait=False)
-    return future
+    return in_background(run)
 
 
 def await_blocked(watcher: psycopg.Connection, blocked: psycopg.Connection) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from concurrency import await_blocked, in_background
+from concurrency import await_blocked, run_in_background
 from small_farm import Rows, Work, make_work, stored
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def test_a_cap_changed_while_the_recompute_waits_for_its_row_survives(
     admin.execute("BEGIN")
     admin.execute("UPDATE subscription SET int_burst = 600")
     worker.execute("SET deadlock_timeout = '60s'")
-    running = in_background(worker, "CALL retally.recompute_show(%s)", (work.show,))
+    running = run_in_background(worker, "CALL retally.recompute_show(%s)", (work.show,))
     await_blocked(farm_db, worker)
     admin.execute("COMMIT")
     assert running.result(60)[0][:4] == (5, 5, 0, 0)
@@ -107,7 +107,7 @@ def test_a_cap_changed_after_the_row_was_written_and_before_the_commit_survives(
     admin.execute("SET deadlock_timeout = '60s'")
     with worker.transaction():
         assert recompute(worker, work) == (5, 5, 0, 0)
-        changing = in_background(
+        changing = run_in_background(
             admin,
             "WITH job AS (UPDATE job_resource SET int_max_cores = 700, int_max_gpus = 2)"
             " UPDATE subscription SET int_burst = 800",

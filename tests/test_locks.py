@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from concurrency import await_blocked, in_background
+from concurrency import await_blocked, run_in_background
 from small_farm import Rows, Work, corrupt, make_work, stored
 
 from retally.procedures import TOTALS, install
@@ -88,7 +88,7 @@ def test_a_waiting_recompute_takes_the_row_when_it_is_let_go(
     lock(holder, work, busy)
     # room to be let go in, however slow the machine
     worker.execute("SET deadlock_timeout = '60s'")
-    running = in_background(worker, "CALL retally.recompute_show(%s)", (work.show,))
+    running = run_in_background(worker, "CALL retally.recompute_show(%s)", (work.show,))
     await_blocked(farm_db, worker)
     holder.execute("COMMIT")
     assert running.result(60)[0][:4] == (5, 5, 0, 0)
@@ -106,7 +106,7 @@ def test_what_commits_while_a_recompute_waits_for_the_row_is_in_its_sum(
         "UPDATE subscription SET int_cores = int_cores + 100 WHERE pk_show = %s", (work.show,)
     )
     worker.execute("SET deadlock_timeout = '60s'")
-    running = in_background(worker, "CALL retally.recompute_subscription(%s)", (work.show,))
+    running = run_in_background(worker, "CALL retally.recompute_subscription(%s)", (work.show,))
     await_blocked(farm_db, worker)
     booking.execute("COMMIT")
     running.result(60)
@@ -126,7 +126,7 @@ def test_a_row_deferred_a_few_passes_running_is_waited_for(
     for _ in range(3):
         assert worker.execute(tick, (work.show,)).fetchone() == (1, 0)
     worker.execute("SET deadlock_timeout = '60s'")
-    running = in_background(worker, tick, (work.show,))
+    running = run_in_background(worker, tick, (work.show,))
     await_blocked(farm_db, worker)
     holder.execute("COMMIT")
     assert running.result(60) == [(0, 1)]
@@ -145,7 +145,7 @@ def test_in_a_cycle_of_locks_the_recompute_gives_way_and_the_booking_goes_on(
     update = "UPDATE layer_resource SET int_max_rss = 1 WHERE pk_layer = %s"
     writer.execute("BEGIN")
     writer.execute(update, (layers[1],))
-    running = in_background(worker, "CALL retally.recompute_layer(%s)", (work.show,))
+    running = run_in_background(worker, "CALL retally.recompute_layer(%s)", (work.show,))
     await_blocked(farm_db, worker)
     # holds the second row and asks for the first, which the recompute holds: a cycle
     writer.execute(update, (layers[0],))
@@ -184,7 +184,7 @@ def test_a_row_past_the_deadline_is_not_waited_for_at_all(
     farm_db: psycopg.Connection, connect: Connect
 ) -> None:
     work = wrong_show(farm_db)
-    hold = "SELECT retally.hold_row('layer', %s, %s, clock_timestamp() + %s::interval)"
+    hold = "SELECT retally.hold_row(%s, 'layer', %s, clock_timestamp() + %s::interval)"
     lock(connect(), work, "layer")
     assert farm_db.execute(hold, (work.show, work.layer, "-1s")).fetchone() == ("busy",)
     assert farm_db.execute(hold, (work.show, work.layer, "20ms")).fetchone() == ("busy",)
@@ -213,7 +213,7 @@ def test_of_two_recomputes_of_a_show_at_once_the_second_waits_and_finds_nothing_
     second.execute("SET deadlock_timeout = '60s'")
     first.execute("BEGIN")
     first.execute("CALL retally.recompute_show(%s)", (work.show,))
-    running = in_background(second, "CALL retally.recompute_show(%s)", (work.show,))
+    running = run_in_background(second, "CALL retally.recompute_show(%s)", (work.show,))
     await_blocked(farm_db, second)
     first.execute("COMMIT")
     assert running.result(60)[0][:4] == (0, 0, 0, 0)
@@ -249,7 +249,7 @@ def test_two_installs_at_once_wait_for_each_other(
     first, second = connect(), connect()
     with first.transaction():
         install(first)
-        running = in_background(
+        running = run_in_background(
             second, "SELECT pg_advisory_xact_lock(hashtextextended('retally install', 0))"
         )
         await_blocked(farm_db, second)

@@ -1,4 +1,4 @@
-"""What the ticks of a worker do to a farm, run directly; the worker as a process has its own file."""
+"""What the ticks of a worker do to a farm, each pass run by the test itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 import structlog
 from psycopg.conninfo import make_conninfo
@@ -26,6 +25,7 @@ from retally.worker.ticks import Shared, Tick, TickRunner
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import psycopg
     from structlog.typing import EventDict
 
     Connect = Callable[[], psycopg.Connection]
@@ -96,7 +96,7 @@ def fail_for(conn: psycopg.Connection, work: Work) -> None:
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE 'the disk is on fire' USING HINT = 'Call them.'; END $$;"
         "CREATE TRIGGER refuse BEFORE UPDATE ON subscription FOR EACH ROW"
-        f" WHEN (NEW.pk_show = '{work.show}') EXECUTE FUNCTION refuse()"  # type: ignore[arg-type]
+        f" WHEN (NEW.pk_show = '{work.show}') EXECUTE FUNCTION refuse()"
     )
 
 
@@ -235,7 +235,7 @@ def test_data_of_one_show_that_cannot_be_summed_stops_no_other_show(
         "CREATE VIEW proc AS SELECT r.pk_proc, r.pk_host, r.pk_show, r.pk_job, r.pk_layer,"
         " r.int_gpus_reserved, r.b_local, r.int_cores_reserved"
         f" / CASE WHEN r.pk_show = '{bad.show}' THEN 0 ELSE 1 END AS int_cores_reserved"
-        " FROM real_proc AS r"  # type: ignore[arg-type]
+        " FROM real_proc AS r"
     )
 
     with capture_logs() as logs:
@@ -375,7 +375,7 @@ def test_the_limits_hold_in_a_transaction_and_leave_nothing_in_the_session(
     names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 
     def limits(conn: psycopg.Connection) -> list[str]:
-        return [conn.execute(f"SHOW {name}").fetchone()[0] for name in names]  # type: ignore[index, arg-type]
+        return [conn.execute(f"SHOW {name}").fetchone()[0] for name in names]  # type: ignore[index]
 
     with shared.database.transaction() as conn:
         assert limits(conn) == ["30s", "500ms", "10s"]
@@ -391,9 +391,7 @@ def test_a_role_that_defaults_to_serializable_can_run_a_worker(
 ) -> None:
     work = wrong_show(farm_db)
     name = farm_db.info.dbname
-    farm_db.execute(
-        f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'"  # type: ignore[arg-type]
-    )
+    farm_db.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
 
     TickRunner(tick(), shared).run()
 

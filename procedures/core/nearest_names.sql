@@ -41,11 +41,11 @@ AS $$
             l.score
         FROM likeness AS l
         WHERE l.score >= 0.3
-        ORDER BY l.score DESC, l.name ASC
+        ORDER BY l.score DESC, l.name COLLATE "C" ASC
         LIMIT 3
     )
 
-    SELECT coalesce(array_agg(b.name ORDER BY b.score DESC, b.name ASC), '{}')
+    SELECT coalesce(array_agg(b.name ORDER BY b.score DESC, b.name COLLATE "C" ASC), '{}')
     FROM best AS b
 $$;
 COMMENT ON FUNCTION retally.nearest_names(text, text[]) IS

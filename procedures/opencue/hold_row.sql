@@ -2,7 +2,7 @@
 -- Answers held, busy (the wait took too long) or gone.
 -- Locks: the row, FOR NO KEY UPDATE. Writes nothing.
 CREATE OR REPLACE FUNCTION retally.hold_row(
-    p_total text, p_show_id text, p_key text, p_deadline timestamptz
+    p_show_id text, p_total text, p_key text, p_deadline timestamptz
 )
 RETURNS text
 LANGUAGE plpgsql VOLATILE
@@ -18,7 +18,7 @@ BEGIN
     v_before := retally.set_lock_timeout(v_left);
     SELECT bool_and(l.held)
     INTO v_held
-    FROM retally.lock_rows(p_total, p_show_id, ARRAY[p_key], TRUE) AS l;
+    FROM retally.lock_rows(p_show_id, p_total, ARRAY[p_key], TRUE) AS l;
     PERFORM set_config('lock_timeout', v_before, TRUE);
     RETURN CASE WHEN v_held THEN 'held' ELSE 'gone' END;
 EXCEPTION

@@ -1,7 +1,7 @@
 -- Locks rows of one total of a show: lock_subscription(), lock_layer() … by the total's name.
 -- Parameters, locks, writes and errors as there.
 CREATE OR REPLACE FUNCTION retally.lock_rows(
-    p_total text, p_show_id text, p_keys text[], p_wait boolean
+    p_show_id text, p_total text, p_keys text[], p_wait boolean
 )
 RETURNS TABLE (key text, held boolean)
 LANGUAGE plpgsql VOLATILE

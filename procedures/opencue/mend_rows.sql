@@ -26,7 +26,7 @@ BEGIN
         coalesce(array_agg(l.key) FILTER (WHERE l.held), '{}'),
         coalesce(array_agg(l.key ORDER BY l.key) FILTER (WHERE NOT l.held), '{}')
     INTO v_held, busy
-    FROM retally.lock_rows(p_total, p_show_id, p_keys, FALSE) AS l;
+    FROM retally.lock_rows(p_show_id, p_total, p_keys, FALSE) AS l;
 
     SELECT coalesce(array_agg(b.key ORDER BY b.key), '{}')
     INTO v_waited
@@ -42,7 +42,7 @@ BEGIN
             AND d.passes >= s.wait_after_passes
     );
     FOREACH v_key IN ARRAY v_waited LOOP
-        v_answer := retally.hold_row(p_total, p_show_id, v_key, p_deadline);
+        v_answer := retally.hold_row(p_show_id, p_total, v_key, p_deadline);
         IF v_answer <> 'busy' THEN
             busy := array_remove(busy, v_key);
         END IF;
@@ -57,7 +57,7 @@ BEGIN
             coalesce(array_agg(retally.problem('misfit', p_total, w.key, NULL, NULL))
             FILTER (WHERE NOT w.fits), '{}')
         INTO rows_changed, problems
-        FROM retally.write_rows(p_total, p_show_id, v_held) AS w;
+        FROM retally.write_rows(p_show_id, p_total, v_held) AS w;
     END IF;
 END
 $$;

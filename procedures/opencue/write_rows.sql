@@ -1,7 +1,7 @@
 -- Writes locked rows of one total of a show: write_subscription(), write_layer() … by its name.
 -- Parameters, locks, writes and errors as there.
 CREATE OR REPLACE FUNCTION retally.write_rows(
-    p_total text, p_show_id text, p_keys text[]
+    p_show_id text, p_total text, p_keys text[]
 )
 RETURNS TABLE (key text, fits boolean)
 LANGUAGE plpgsql VOLATILE

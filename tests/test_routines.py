@@ -1,0 +1,199 @@
+"""Every routine called once by itself, on one show with one proc whose every total is wrong."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from small_farm import Rows, Work, corrupt, make_work
+
+from retally.procedures import TOTALS
+
+if TYPE_CHECKING:
+    import psycopg
+
+# What each call answers; {show} {alloc} {layer} {job} {folder} {dept} are the keys of the one show
+# "comet" with 300 core units and 2 GPUs booked, and -7 and -1 (-3 and -2 local) stored.
+SUMS = {
+    total: (f"{{{key}}}", 300, 2, *((0, 0) if total == "job" else (None, None)))
+    for total, key in zip(TOTALS, ("alloc", "layer", "job", "folder", "dept"), strict=True)
+}
+BOOKED = [(total, *SUMS[total]) for total in TOTALS]
+STORED = [
+    (total, SUMS[total][0], -7, -1, *((-3, -2) if total == "job" else (None, None)))
+    for total in TOTALS
+]
+ROW = "(ARRAY['{show}'], retally.totals()"
+FOUND = f"ARRAY(SELECT f FROM retally.findings{ROW}) AS f)"
+
+CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
+    "totals": ("SELECT retally.totals()", [(list(TOTALS),)]),
+    "nearest_names": (
+        "SELECT retally.nearest_names('show12', '{{show1,Show2,show21,other}}')",
+        [(["Show2", "show1", "show21"],)],
+    ),
+    "lock_budget": ("SELECT retally.lock_budget() = '0.5 s'", [(True,)]),
+    "set_lock_timeout": ("SELECT retally.set_lock_timeout('1 s')", [("0",)]),
+    "hold_scope": ("SELECT retally.hold_scope('{show}', true)", [("",)]),
+    "claim_due": (
+        "SELECT retally.claim_due('tick', '10 s', ARRAY['{show}'], 'me')"
+        " UNION ALL SELECT retally.claim_due('tick', '10 s', ARRAY['{show}'], 'me')",
+        [("{show}",)],
+    ),
+    "note_pass": (
+        "SELECT retally.note_pass('{show}', 'job', 0.5, 3, 2, '{{a}}', 0, 5, 6, '{{}}')",
+        [("",)],
+    ),
+    "check_farm": ("SELECT retally.check_farm()", [("",)]),
+    "shows": ("SELECT * FROM retally.shows()", [("{show}", "comet", False, False, False)]),
+    "show_id": ("SELECT retally.show_id('comet')", [("{show}",)]),
+    "procs_of": (
+        f"SELECT * FROM retally.procs_of{ROW}, NULL)",
+        [("{show}", "{host}", "{layer}", "{job}", False, 300, 2)],
+    ),
+    "booked_in": (
+        f"SELECT total, key, cores, gpus, local_cores, local_gpus"
+        f" FROM retally.booked_in{ROW}, NULL)",
+        BOOKED,
+    ),
+    "stored_in": (
+        f"SELECT total, key, cores, gpus, local_cores, local_gpus FROM retally.stored_in{ROW})",
+        STORED,
+    ),
+    "booked": ("SELECT * FROM retally.booked('comet')", BOOKED),
+    "stored": ("SELECT * FROM retally.stored('comet')", STORED),
+    "home": (
+        "SELECT retally.home('{show}', t.total, t.key)"
+        " FROM (VALUES ('subscription', '{alloc}'), ('layer', '{layer}'), ('job', '{job}'),"
+        " ('folder', '{folder}'), ('point', '{dept}'), ('layer', 'gone')) AS t (total, key)",
+        [("{show}",)] * 5 + [(None,)],
+    ),
+    "compared": (
+        f"SELECT total, key, kind, was_cores, cores FROM retally.compared{ROW})",
+        [(total, SUMS[total][0], "row", -7, 300) for total in TOTALS],
+    ),
+    "drift": (
+        "SELECT * FROM retally.drift('comet') WHERE total = 'job'",
+        [
+            ("job", "{job}", "cores", -7, 300),
+            ("job", "{job}", "gpus", -1, 2),
+            ("job", "{job}", "local_cores", -3, 0),
+            ("job", "{job}", "local_gpus", -2, 0),
+        ],
+    ),
+    "findings": (
+        f"SELECT total, keys, rows_adrift, rows_failed, core_units, gpus, problems"
+        f" FROM retally.findings{ROW})",
+        [
+            (total, [SUMS[total][0]], 1, 0, *((310, 5) if total == "job" else (307, 3)), [])
+            for total in TOTALS
+        ],
+    ),
+    "orphans": ("SELECT * FROM retally.orphans()", []),
+    "problem": (
+        "SELECT retally.problem('misfit', 'layer', '{layer}', 0, 0)",
+        [("layer {job}/{layer} ({layer}): the sum of its procs does not fit the column",)],
+    ),
+    "row_name": (
+        "SELECT retally.row_name(t, 'gone') FROM unnest(retally.totals()) AS t"
+        " UNION ALL SELECT retally.row_name('layer', '{layer}')",
+        [("gone",)] * 5 + [("{job}/{layer}",)],
+    ),
+    "column_limit": ("SELECT retally.column_limit('point', 'int_gpus')", [(2**31 - 1,)]),
+    "hold_row": (
+        "SELECT retally.hold_row('{show}', 'job', '{job}', clock_timestamp() + '1 min')",
+        [("held",)],
+    ),
+    "mend": (
+        f"SELECT total, rows_changed, rows_deferred, rows_failed FROM retally.mend({FOUND}, false)",
+        [(total, 1, 0, 0) for total in TOTALS],
+    ),
+    "mend_in_one": (
+        f"SELECT * FROM retally.mend_in_one({FOUND}, true)",
+        [(5, 5, 0, 0, 1538, 17, [])],
+    ),
+    "mend_rows": (
+        "SELECT * FROM retally.mend_rows('{show}', 'point', ARRAY['{dept}'], true, now())",
+        [(1, [], [])],
+    ),
+    "recompute_in_one": (
+        "SELECT * FROM retally.recompute_in_one('comet', ARRAY['layer', 'point'], true)",
+        [(2, 2, 0, 0, 614, 6, [])],
+    ),
+    "recompute_all": (
+        "CALL retally.recompute_all(p_unmanaged_too => true)",
+        [(1, 0, 5, 5, 0, 0, 1538, 17, [])],
+    ),
+    "recompute_show": ("CALL retally.recompute_show('comet')", [(5, 5, 0, 0, 1538, 17, [])]),
+    "recompute_subscription": (
+        "CALL retally.recompute_subscription('comet')",
+        [(1, 1, 0, 0, 307, 3, [])],
+    ),
+    "recompute_layer": ("CALL retally.recompute_layer('comet')", [(1, 1, 0, 0, 307, 3, [])]),
+    "recompute_job": ("CALL retally.recompute_job('comet')", [(1, 1, 0, 0, 310, 5, [])]),
+    "recompute_folder": ("CALL retally.recompute_folder('comet')", [(1, 1, 0, 0, 307, 3, [])]),
+    "recompute_point": ("CALL retally.recompute_point('comet')", [(1, 1, 0, 0, 307, 3, [])]),
+    "set_managed": ("CALL retally.set_managed('comet', true)", []),
+}
+for _total in TOTALS:
+    _name = SUMS[_total][0]
+    _args = f"'{{show}}', ARRAY['{_name}', 'gone']"
+    CALLS |= {
+        f"lock_{_total}": (
+            f"SELECT * FROM retally.lock_{_total}({_args}, false)"
+            f" UNION ALL SELECT * FROM retally.lock_{_total}({_args}, true)",
+            [(_name, True), (_name, True)],
+        ),
+        f"write_{_total}": (f"SELECT * FROM retally.write_{_total}({_args})", [(_name, True)]),
+    }
+CALLS |= {
+    "lock_rows": (
+        "SELECT * FROM retally.lock_rows('{show}', 'job', ARRAY['{job}', 'gone'], false)",
+        [("{job}", True)],
+    ),
+    "write_rows": (
+        "SELECT * FROM retally.write_rows('{show}', 'job', ARRAY['{job}', 'gone'])",
+        [("{job}", True)],
+    ),
+    "sum_again": (
+        "SELECT * FROM retally.sum_again('{show}', 'job', ARRAY['{job}', 'gone'])",
+        [("{job}", 300, 2, 0, 0), ("gone", 0, 0, 0, 0)],
+    ),
+}
+
+
+def test_every_routine_is_among_these_calls() -> None:
+    rooms = [files("retally.procedures").joinpath(room) for room in ("core", "opencue")]
+    names = {file.name.removesuffix(".sql") for room in rooms for file in room.iterdir()}
+    assert names == set(CALLS)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_answers_as_expected(farm_db: psycopg.Connection, name: str) -> None:
+    rows = Rows(farm_db)
+    work = make_work(rows, "comet")
+    rows.proc(work.host, work.show, work.job, work.layer, cores=300, gpus=2)
+    corrupt(farm_db)
+    statement, expected = CALLS[name]
+
+    cursor = farm_db.execute(filled(statement, work))
+
+    found = cursor.fetchall() if cursor.description else []
+    assert sorted(map(plain, found), key=str) == sorted(
+        (filled(row, work) for row in expected), key=str
+    )
+
+
+def filled(thing: Any, work: Work) -> Any:
+    """The same with the keys of the show filled in, in strings however deep."""
+    if isinstance(thing, str):
+        return thing.format(**vars(work))
+    if isinstance(thing, list | tuple):
+        return type(thing)(filled(part, work) for part in thing)
+    return thing
+
+
+def plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(int(value) if isinstance(value, Decimal) else value for value in row)
