@@ -51,7 +51,7 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "show_id": ("SELECT retally.show_id('comet')", [("{show}",)]),
     "procs_of": (
         f"SELECT * FROM retally.procs_of{ROW}, NULL)",
-        [("{show}", "{host}", "{layer}", "{job}", False, 300, 2)],
+        [(True, "{show}", "{host}", "{layer}", "{job}", False, 300, 2)],
     ),
     "booked_in": (
         f"SELECT total, key, cores, gpus, local_cores, local_gpus"

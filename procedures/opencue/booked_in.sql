@@ -63,10 +63,7 @@ AS $$
             sum(p.cores) AS cores,
             sum(p.gpus) AS gpus
         FROM procs AS p
-        WHERE
-            NOT p.local
-            AND p.show_id = any(p_show_ids)
-            AND 'subscription' = any(p_totals)
+        WHERE p.own AND NOT p.local AND 'subscription' = any(p_totals)
         GROUP BY p.show_id, p.host_id
     ),
 

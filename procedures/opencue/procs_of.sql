@@ -1,26 +1,31 @@
 -- The procs that can bear on these totals of these shows: the access paths, apart from the rules.
 -- p_keys: only the procs behind these rows of the one total in p_totals; null: all of the shows.
--- cores are core units. pk_job, pk_layer and pk_show of a proc have no foreign key and may
--- disagree; so beside the shows' own procs come the strays that sit on their layers or jobs.
+-- own: the proc names one of these shows. pk_job, pk_layer and pk_show of a proc have no foreign
+-- key and may disagree; so there come also strays, which sit on the shows' layers or jobs.
+-- cores are core units.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.procs_of(
     p_show_ids text[], p_totals text[], p_keys text[]
 )
 RETURNS TABLE (
-    show_id text, host_id text, layer_id text, job_id text,
+    own boolean, show_id text, host_id text, layer_id text, job_id text,
     local boolean, cores bigint, gpus bigint
 )
 LANGUAGE sql STABLE
 AS $$
     WITH chosen AS (
-        SELECT p.*
+        SELECT
+            p.*,
+            TRUE AS retally_own -- p.* has whatever columns the farm will have
         FROM public.proc AS p
         WHERE
             p.pk_show::text = any(p_show_ids)
             AND (p_keys IS NULL OR 'subscription' = any(p_totals))
         UNION ALL
         -- strays on the shows' layers
-        SELECT p.*
+        SELECT
+            p.*,
+            FALSE
         FROM public.proc AS p
         WHERE
             p_keys IS NULL
@@ -34,7 +39,9 @@ AS $$
             )
         UNION ALL
         -- strays on the shows' jobs, save those that the branch above has already brought
-        SELECT p.*
+        SELECT
+            p.*,
+            FALSE
         FROM public.proc AS p
         WHERE
             p_keys IS NULL
@@ -58,19 +65,25 @@ AS $$
                 )
             )
         UNION ALL
-        SELECT p.*
+        SELECT
+            p.*,
+            FALSE
         FROM public.proc AS p
         WHERE
             p_totals = ARRAY['layer']
             AND p.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         UNION ALL
-        SELECT p.*
+        SELECT
+            p.*,
+            FALSE
         FROM public.proc AS p
         WHERE
             p_totals = ARRAY['job']
             AND p.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         UNION ALL
-        SELECT p.*
+        SELECT
+            p.*,
+            FALSE
         FROM public.proc AS p
         WHERE
             p_totals = ARRAY['folder']
@@ -80,7 +93,9 @@ AS $$
                 WHERE j.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
             )
         UNION ALL
-        SELECT p.*
+        SELECT
+            p.*,
+            FALSE
         FROM public.proc AS p
         WHERE
             p_totals = ARRAY['point']
@@ -94,6 +109,7 @@ AS $$
     )
 
     SELECT
+        c.retally_own,
         c.pk_show::text,
         c.pk_host::text,
         c.pk_layer::text,
