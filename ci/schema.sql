@@ -19,6 +19,7 @@ CREATE FUNCTION retally.booked(p_show text) RETURNS TABLE(total text, key text, 
     LANGUAGE plpgsql STABLE
     SET jit TO 'off'
     SET work_mem TO '64MB'
+    SET enable_mergejoin TO 'off'
     AS $$
 DECLARE
     v_show_id text := retally.show_id(p_show);
@@ -91,10 +92,7 @@ CREATE FUNCTION retally.booked_in(p_show_ids text[], p_totals text[], p_keys tex
             sum(p.cores) AS cores,
             sum(p.gpus) AS gpus
         FROM procs AS p
-        WHERE
-            NOT p.local
-            AND p.show_id = any(p_show_ids)
-            AND 'subscription' = any(p_totals)
+        WHERE p.own AND NOT p.local AND 'subscription' = any(p_totals)
         GROUP BY p.show_id, p.host_id
     ),
 
@@ -357,6 +355,7 @@ CREATE FUNCTION retally.drift(p_show text) RETURNS TABLE(total text, key text, s
     LANGUAGE plpgsql STABLE
     SET jit TO 'off'
     SET work_mem TO '64MB'
+    SET enable_mergejoin TO 'off'
     AS $$
 DECLARE
     v_show_id text := retally.show_id(p_show);
@@ -389,6 +388,7 @@ CREATE FUNCTION retally.findings(p_show_ids text[], p_totals text[]) RETURNS SET
     LANGUAGE plpgsql STABLE
     SET jit TO 'off'
     SET work_mem TO '64MB'
+    SET enable_mergejoin TO 'off'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 BEGIN
@@ -444,7 +444,7 @@ $$;
 
 COMMENT ON FUNCTION retally.findings(p_show_ids text[], p_totals text[]) IS 'What is adrift in these totals of these shows, one finding per show and total.';
 
-CREATE FUNCTION retally.hold_row(p_total text, p_show_id text, p_key text, p_deadline timestamp with time zone) RETURNS text
+CREATE FUNCTION retally.hold_row(p_show_id text, p_total text, p_key text, p_deadline timestamp with time zone) RETURNS text
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -458,7 +458,7 @@ BEGIN
     v_before := retally.set_lock_timeout(v_left);
     SELECT bool_and(l.held)
     INTO v_held
-    FROM retally.lock_rows(p_total, p_show_id, ARRAY[p_key], TRUE) AS l;
+    FROM retally.lock_rows(p_show_id, p_total, ARRAY[p_key], TRUE) AS l;
     PERFORM set_config('lock_timeout', v_before, TRUE);
     RETURN CASE WHEN v_held THEN 'held' ELSE 'gone' END;
 EXCEPTION
@@ -467,7 +467,7 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION retally.hold_row(p_total text, p_show_id text, p_key text, p_deadline timestamp with time zone) IS 'Waits for one busy row of a total, no longer than until a deadline.';
+COMMENT ON FUNCTION retally.hold_row(p_show_id text, p_total text, p_key text, p_deadline timestamp with time zone) IS 'Waits for one busy row of a total, no longer than until a deadline.';
 
 CREATE FUNCTION retally.hold_scope(p_scope text, p_wait boolean) RETURNS void
     LANGUAGE plpgsql
@@ -687,7 +687,7 @@ $$;
 
 COMMENT ON FUNCTION retally.lock_point(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks point totals of a show in key order and says which are held.';
 
-CREATE FUNCTION retally.lock_rows(p_total text, p_show_id text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
+CREATE FUNCTION retally.lock_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
     LANGUAGE plpgsql
     AS $$
 BEGIN
@@ -706,7 +706,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.lock_rows(p_total text, p_show_id text, p_keys text[], p_wait boolean) IS 'Locks rows of one total of a show, by the total''s name.';
+COMMENT ON FUNCTION retally.lock_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean) IS 'Locks rows of one total of a show, by the total''s name.';
 
 CREATE FUNCTION retally.lock_subscription(p_show_id text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
     LANGUAGE plpgsql
@@ -749,6 +749,7 @@ CREATE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean) RETUR
     SET search_path TO 'public', 'pg_temp'
     SET jit TO 'off'
     SET work_mem TO '64MB'
+    SET enable_mergejoin TO 'off'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 DECLARE
@@ -837,7 +838,7 @@ BEGIN
         coalesce(array_agg(l.key) FILTER (WHERE l.held), '{}'),
         coalesce(array_agg(l.key ORDER BY l.key) FILTER (WHERE NOT l.held), '{}')
     INTO v_held, busy
-    FROM retally.lock_rows(p_total, p_show_id, p_keys, FALSE) AS l;
+    FROM retally.lock_rows(p_show_id, p_total, p_keys, FALSE) AS l;
 
     SELECT coalesce(array_agg(b.key ORDER BY b.key), '{}')
     INTO v_waited
@@ -853,7 +854,7 @@ BEGIN
             AND d.passes >= s.wait_after_passes
     );
     FOREACH v_key IN ARRAY v_waited LOOP
-        v_answer := retally.hold_row(p_total, p_show_id, v_key, p_deadline);
+        v_answer := retally.hold_row(p_show_id, p_total, v_key, p_deadline);
         IF v_answer <> 'busy' THEN
             busy := array_remove(busy, v_key);
         END IF;
@@ -868,7 +869,7 @@ BEGIN
             coalesce(array_agg(retally.problem('misfit', p_total, w.key, NULL, NULL))
             FILTER (WHERE NOT w.fits), '{}')
         INTO rows_changed, problems
-        FROM retally.write_rows(p_total, p_show_id, v_held) AS w;
+        FROM retally.write_rows(p_show_id, p_total, v_held) AS w;
     END IF;
 END
 $$;
@@ -914,11 +915,11 @@ CREATE FUNCTION retally.nearest_names(p_wanted text, p_names text[]) RETURNS tex
             l.score
         FROM likeness AS l
         WHERE l.score >= 0.3
-        ORDER BY l.score DESC, l.name ASC
+        ORDER BY l.score DESC, l.name COLLATE "C" ASC
         LIMIT 3
     )
 
-    SELECT coalesce(array_agg(b.name ORDER BY b.score DESC, b.name ASC), '{}')
+    SELECT coalesce(array_agg(b.name ORDER BY b.score DESC, b.name COLLATE "C" ASC), '{}')
     FROM best AS b
 $$;
 
@@ -1004,18 +1005,22 @@ $$;
 
 COMMENT ON FUNCTION retally.problem(p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric) IS 'What keeps a total from being exact, in a sentence that names the thing.';
 
-CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text[]) RETURNS TABLE(show_id text, host_id text, layer_id text, job_id text, local boolean, cores bigint, gpus bigint)
+CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text[]) RETURNS TABLE(own boolean, show_id text, host_id text, layer_id text, job_id text, local boolean, cores bigint, gpus bigint)
     LANGUAGE sql STABLE
     AS $$
     WITH chosen AS (
-        SELECT p.*
+        SELECT
+            p.*,
+            TRUE AS retally_own -- p.* has whatever columns the farm will have
         FROM public.proc AS p
         WHERE
             p.pk_show::text = any(p_show_ids)
             AND (p_keys IS NULL OR 'subscription' = any(p_totals))
         UNION ALL
         -- strays on the shows' layers
-        SELECT p.*
+        SELECT
+            p.*,
+            FALSE
         FROM public.proc AS p
         WHERE
             p_keys IS NULL
@@ -1029,7 +1034,9 @@ CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text
             )
         UNION ALL
         -- strays on the shows' jobs, save those that the branch above has already brought
-        SELECT p.*
+        SELECT
+            p.*,
+            FALSE
         FROM public.proc AS p
         WHERE
             p_keys IS NULL
@@ -1053,19 +1060,25 @@ CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text
                 )
             )
         UNION ALL
-        SELECT p.*
+        SELECT
+            p.*,
+            FALSE
         FROM public.proc AS p
         WHERE
             p_totals = ARRAY['layer']
             AND p.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         UNION ALL
-        SELECT p.*
+        SELECT
+            p.*,
+            FALSE
         FROM public.proc AS p
         WHERE
             p_totals = ARRAY['job']
             AND p.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         UNION ALL
-        SELECT p.*
+        SELECT
+            p.*,
+            FALSE
         FROM public.proc AS p
         WHERE
             p_totals = ARRAY['folder']
@@ -1075,7 +1088,9 @@ CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text
                 WHERE j.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
             )
         UNION ALL
-        SELECT p.*
+        SELECT
+            p.*,
+            FALSE
         FROM public.proc AS p
         WHERE
             p_totals = ARRAY['point']
@@ -1089,6 +1104,7 @@ CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text
     )
 
     SELECT
+        c.retally_own,
         c.pk_show::text,
         c.pk_host::text,
         c.pk_layer::text,
@@ -1705,7 +1721,7 @@ $$;
 
 COMMENT ON FUNCTION retally.write_point(p_show_id text, p_keys text[]) IS 'Sums locked point totals again and writes those that are still different.';
 
-CREATE FUNCTION retally.write_rows(p_total text, p_show_id text, p_keys text[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_rows(p_show_id text, p_total text, p_keys text[]) RETURNS TABLE(key text, fits boolean)
     LANGUAGE plpgsql
     AS $$
 BEGIN
@@ -1724,7 +1740,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_rows(p_total text, p_show_id text, p_keys text[]) IS 'Writes locked rows of one total of a show, by the total''s name.';
+COMMENT ON FUNCTION retally.write_rows(p_show_id text, p_total text, p_keys text[]) IS 'Writes locked rows of one total of a show, by the total''s name.';
 
 CREATE FUNCTION retally.write_subscription(p_show_id text, p_keys text[]) RETURNS TABLE(key text, fits boolean)
     LANGUAGE plpgsql

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
-from psycopg.conninfo import make_conninfo
 from small_farm import Rows, Work, corrupt, make_work, stored
 from structlog.testing import capture_logs
 
 from retally.procedures import TOTALS, routines
 from retally.sql.errors import DatabaseUnreachableError
+from retally.worker import Worker, WorkerSettings
 from retally.worker import database as worker_database
 from retally.worker.database import Database, WorkerStoppingError
 from retally.worker.ticks import Shared, Tick, TickRunner
@@ -98,6 +98,12 @@ def fail_for(conn: psycopg.Connection, work: Work) -> None:
         "CREATE TRIGGER refuse BEFORE UPDATE ON subscription FOR EACH ROW"
         f" WHEN (NEW.pk_show = '{work.show}') EXECUTE FUNCTION refuse()"
     )
+
+
+def await_true(claim: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not claim():
+        assert time.monotonic() < deadline
 
 
 def events(logs: list[EventDict], name: str) -> list[EventDict]:
@@ -296,7 +302,7 @@ def test_a_table_that_a_migration_holds_defers_the_pass_instead_of_failing_it(
         migration.execute("LOCK TABLE point IN ACCESS EXCLUSIVE MODE")
         runner.run()
 
-    assert [e["tick"] for e in events(logs, "deferred")] == ["resource"]
+    assert [(e["tick"], e.get("show")) for e in events(logs, "deferred")] == [("resource", None)]
     assert not events(logs, "failed")
     make_due(farm_db)
     runner.run()
@@ -412,7 +418,8 @@ def test_stopping_undoes_a_transaction_that_runs_and_refuses_further_ones(
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(long_one)
         assert begun.wait(_PATIENCE)
-        shared.database.stop()
+        shared.database.close()
+        shared.database.cancel()
         with pytest.raises(WorkerStoppingError):
             running.result(_PATIENCE)
 
@@ -425,8 +432,7 @@ def test_a_server_that_keeps_no_time_out_is_cut_off(
     farm_db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_database, "_SLACK_SECONDS", 0.5)
-    dsn = make_conninfo(farm_db.info.dsn, application_name="frozen")
-    database = Database(dsn, connections=1, statement_timeout=0.2)
+    database = Database(farm_db.info.dsn, connections=1, statement_timeout=0.2)
     database.open()
     frozen: list[int] = []
 
@@ -447,3 +453,36 @@ def test_a_server_that_keeps_no_time_out_is_cut_off(
         os.kill(frozen[0], signal.SIGCONT)
         database.close()
     assert events(logs, "connection cut")
+
+
+def test_a_worker_outlives_a_frozen_session_and_goes_on_with_another(
+    farm_db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_database, "_SLACK_SECONDS", 0.5)
+    work = wrong_show(farm_db)
+    # one tick with long pauses: it holds no locks when it is frozen
+    settings = WorkerSettings(
+        totals=("subscription",), subscription_interval=1, statement_timeout=1, pool_size=1
+    )
+
+    def exact() -> bool:
+        return stored(farm_db, work, "subscription")[:2] == (300, 2)
+
+    sessions = "SELECT pid FROM pg_stat_activity WHERE application_name = 'retally'"
+    frozen: list[int] = []
+    stop = threading.Event()
+    with capture_logs() as logs, ThreadPoolExecutor(1) as threads:
+        running = threads.submit(Worker(farm_db.info.dsn, settings).run, stop)
+        try:
+            await_true(exact)
+            frozen = [row[0] for row in farm_db.execute(sessions)]
+            for pid in frozen:
+                os.kill(pid, signal.SIGSTOP)
+            await_true(lambda: len(events(logs, "connection cut")) > 0)
+            corrupt(farm_db)
+            await_true(exact)
+        finally:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+            stop.set()
+        running.result(_PATIENCE)

@@ -125,13 +125,17 @@ def cores(conn: psycopg.Connection, work: Work) -> list[int]:
 EXACT = [300] * len(TOTALS)
 
 
-def await_waiter(conn: psycopg.Connection) -> None:
-    """Return once a session waits for an advisory lock of the trigger ``hold``."""
+def waits(conn: psycopg.Connection) -> bool:
+    """Whether a session of this database waits for the lock of the trigger ``hold``."""
     waiting = (
         "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         " AND database = (SELECT d.oid FROM pg_database AS d WHERE datname = current_database()))"
     )
-    while conn.execute(waiting).fetchone() != (True,):
+    return conn.execute(waiting).fetchone() == (True,)
+
+
+def await_waiter(conn: psycopg.Connection) -> None:
+    while not waits(conn):
         pass
 
 
@@ -165,6 +169,8 @@ def test_a_signal_lets_the_pass_in_hand_end_and_the_exit_code_is_0(
     await_waiter(farm_db)
 
     worker.send(number)
+    worker.await_event("worker stopping")
+    assert all(waits(farm_db) for _ in range(200)), "it is given time"
     holder.execute("ROLLBACK")
 
     assert worker.end() == 0

@@ -57,7 +57,7 @@ class Database:
         self._allowance = 2 * statement_timeout + _SLACK_SECONDS
         self._in_use: dict[psycopg.Connection, float] = {}
         self._changed = threading.Condition()
-        self._stopping = False
+        self._closed = False
         self._lost_at: float | None = None
 
     def open(self) -> None:
@@ -65,14 +65,16 @@ class Database:
         self._pool.open()
 
     def close(self) -> None:
-        """Close what is open. Transactions should be over, see ``stop``."""
-        self._pool.close()
+        """Begin no further transaction; those that run go on. Who waits for a connection is told."""
+        with self._changed:
+            self._closed = True
+        self._pool.close(timeout=_CANCEL_SECONDS)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[psycopg.Connection]:
         """A transaction of at most two statements beside its limits, committed at the end.
 
-        Raises the typed errors; WorkerStoppingError once ``stop`` was called.
+        Raises the typed errors; WorkerStoppingError once ``close`` was called.
         """
         try:
             with (
@@ -84,7 +86,7 @@ class Database:
                 self._found()
                 yield conn
         except RetallyError as error:
-            if self._stopping:
+            if self._closed:
                 raise WorkerStoppingError("the worker stops") from error
             if isinstance(error, DatabaseUnreachableError):
                 self._lost(error)
@@ -97,13 +99,12 @@ class Database:
             conn.execute(_LIMITS, self._limits)
             yield
 
-    def stop(self) -> None:
-        """Undo the transactions that run, begin no further one; returns in a few seconds.
+    def cancel(self) -> None:
+        """Undo the transactions that run after ``close``; returns in a few seconds.
 
-        They are cancelled first; the connection of one that goes on nevertheless is cut.
+        The connection of one that goes on nevertheless is cut.
         """
         with self._changed:
-            self._stopping = True
             running = list(self._in_use)
         for conn in running:
             with contextlib.suppress(psycopg.Error):
@@ -125,7 +126,7 @@ class Database:
                 _cut(conn)
 
     def _check(self, conn: psycopg.Connection) -> None:
-        if self._stopping:
+        if self._closed:
             return
         with self._watched(conn):
             try:
@@ -138,7 +139,7 @@ class Database:
     @contextlib.contextmanager
     def _watched(self, conn: psycopg.Connection) -> Iterator[None]:
         with self._changed:
-            if self._stopping:
+            if self._closed:
                 raise WorkerStoppingError("the worker stops")
             self._in_use[conn] = time.monotonic() + self._allowance
         try:

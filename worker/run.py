@@ -120,11 +120,13 @@ class Worker:
             yield scheduler
         finally:
             shared.stop.set()  # also when an exception brings us here
+            _log.info("worker stopping", worker=self._name)
             self._end(scheduler)
 
     def _end(self, scheduler: BackgroundScheduler) -> None:
         """Wait for the passes in hand; undo them when that takes too long."""
-        limit = threading.Timer(self._settings.shutdown_grace, self._database.stop)
+        self._database.close()
+        limit = threading.Timer(self._settings.shutdown_grace, self._database.cancel)
         limit.start()
         try:
             scheduler.shutdown(wait=True)
