@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -15,13 +16,15 @@ from rich.table import Table
 from retally.cli.options import debug_option
 from retally.cli.output import console, cores, note
 from retally.cli.traffic import book_and_release
-from retally.procedures import TOTALS, Finding, install, routines
+from retally.procedures import TOTALS, install, routines
 from retally.sql.connect import connect
 from retally.sql.embedded import EmbeddedServer
 from retally.sql.farm_build import FarmSize, create_farm
 from retally.worker import Worker, WorkerSettings, configure_logging, stop_on_signals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import psycopg
     from rich.console import RenderableType
 
@@ -34,6 +37,18 @@ SELECT p.pk_show::text, count(*), coalesce(sum(p.int_cores_reserved), 0)::bigint
 FROM public.proc AS p
 GROUP BY p.pk_show
 """
+
+
+@dataclass(frozen=True)
+class ShowNow:
+    """A show at one look: what is booked and what is adrift; amounts in core units."""
+
+    name: str
+    procs: int
+    units: int
+    rows_adrift: int
+    units_adrift: int
+    rows_written: int
 
 
 @click.command()
@@ -64,8 +79,7 @@ def demo(seconds: float | None) -> None:
                 _prepare(conn)
                 note(f"PostgreSQL {server.version}, {_SIZE.procs} procs in {_SIZE.shows} shows")
                 left = _play(conn, dsn, stop, seconds)
-    note(f"{left:,} slots are adrift at the end" if left else "no drift at the end")
-    sys.exit(0)
+    note(f"{left:,} rows are adrift at the end" if left else "no drift at the end")
 
 
 def _prepare(conn: psycopg.Connection) -> None:
@@ -92,7 +106,7 @@ def _play(conn: psycopg.Connection, dsn: str, stop: threading.Event, seconds: fl
             end.set()
         for thread in running:
             thread.result()
-    return sum(f.rows_adrift for f in _look(conn))
+    return _adrift(_look(conn))
 
 
 def _watch(
@@ -102,49 +116,85 @@ def _watch(
     until: float | None,
     interval: float,
 ) -> None:
-    """Show the table; before the end, let the traffic rest for a little over an interval."""
-    with Live(console=console(), auto_refresh=False, transient=False) as live:
+    """Show what happens; before the end, let the traffic rest for a little over an interval."""
+    with _shown() as show:
         while not stop.is_set() and (until is None or time.monotonic() < until):
             if until is not None and time.monotonic() > until - 1.5 * interval:
                 rest.set()
-            live.update(_table(conn, rest.is_set()), refresh=True)
+            show(_look(conn), rest.is_set())
             stop.wait(_LOOK_EVERY)
         rest.set()
-        if not stop.is_set():
-            _settle(conn, live, interval)
+        # after the last booking the ticks have an interval to bring the drift to nothing, also
+        # after Ctrl-C: it is what the demo is there to show
+        until = time.monotonic() + 2 * interval
+        while _adrift(_look(conn)) and time.monotonic() < until:
+            show(_look(conn), True)
+            time.sleep(_LOOK_EVERY)
+        show(_look(conn), True)
 
 
-def _settle(conn: psycopg.Connection, live: Live, interval: float) -> None:
-    """After the last booking the ticks have an interval to bring the drift to nothing."""
-    until = time.monotonic() + 2 * interval
-    while any(f.rows_adrift for f in _look(conn)) and time.monotonic() < until:
-        time.sleep(_LOOK_EVERY)
-    live.update(_table(conn, resting=True), refresh=True)
+@contextlib.contextmanager
+def _shown() -> Iterator[Callable[[list[ShowNow], bool], None]]:
+    """What shows a look: a live table on a terminal; elsewhere a line when something changed."""
+    screen = console()
+    if screen.is_terminal:
+        with Live(console=screen, auto_refresh=False) as live:
+            yield lambda shows, resting: live.update(_table(shows, resting), refresh=True)
+        return
+    last = [""]
+
+    def tell(shows: list[ShowNow], resting: bool) -> None:
+        line = _line(shows, resting)
+        if line != last[0]:
+            click.echo(line)
+        last[0] = line
+
+    yield tell
 
 
-def _look(conn: psycopg.Connection) -> list[Finding]:
-    return routines.findings(conn, [show.show_id for show in routines.shows(conn)], TOTALS)
-
-
-def _table(conn: psycopg.Connection, resting: bool) -> RenderableType:
+def _look(conn: psycopg.Connection) -> list[ShowNow]:
     shows = routines.shows(conn)
     booked = {show: (procs, units) for show, procs, units in conn.execute(_BOOKED)}
-    found, passes = _look(conn), routines.last_passes(conn)
+    found = routines.findings(conn, [show.show_id for show in shows], TOTALS)
+    passes = routines.last_passes(conn)
+    return [
+        ShowNow(
+            show.name,
+            *booked.get(show.show_id, (0, 0)),
+            rows_adrift=sum(f.rows_adrift for f in found if f.show_id == show.show_id),
+            units_adrift=sum(f.core_units for f in found if f.show_id == show.show_id),
+            rows_written=sum(p.rows_changed for p in passes if p.show_id == show.show_id),
+        )
+        for show in shows
+    ]
+
+
+def _adrift(shows: list[ShowNow]) -> int:
+    return sum(show.rows_adrift for show in shows)
+
+
+def _line(shows: list[ShowNow], resting: bool) -> str:
+    procs, units = sum(s.procs for s in shows), sum(s.units for s in shows)
+    state = "resting" if resting else "booking"
+    return (
+        f"{state}: {procs:,} procs, {cores(units)} cores, {_adrift(shows):,} rows adrift"
+        f" by {cores(sum(s.units_adrift for s in shows))} cores"
+    )
+
+
+def _table(shows: list[ShowNow], resting: bool) -> RenderableType:
     table = Table(title="procs rest" if resting else "procs come and go")
     table.add_column("show")
     for name in ("procs", "cores booked", "rows adrift", "cores adrift", "rows last written"):
         table.add_column(name, justify="right")
     for show in shows:
-        procs, units = booked.get(show.show_id, (0, 0))
-        mine = [f for f in found if f.show_id == show.show_id]
-        adrift = sum(f.rows_adrift for f in mine)
         table.add_row(
             show.name,
-            f"{procs:,}",
-            cores(units),
-            f"{adrift:,}",
-            cores(sum(f.core_units for f in mine)),
-            f"{sum(p.rows_changed for p in passes if p.show_id == show.show_id):,}",
-            style="yellow" if adrift else "green",
+            f"{show.procs:,}",
+            cores(show.units),
+            f"{show.rows_adrift:,}",
+            cores(show.units_adrift),
+            f"{show.rows_written:,}",
+            style="yellow" if show.rows_adrift else "green",
         )
     return table

@@ -190,7 +190,7 @@ def test_a_pass_that_outlasts_the_grace_is_undone_and_the_exit_code_is_0(
     assert worker.end() == 0
 
     assert cores(farm_db, work)[0] == 0
-    assert worker.events("pass undone")
+    assert worker.events("pass broken off")
     assert not worker.events("failed")
 
 

@@ -65,7 +65,7 @@ class Database:
         self._pool.open()
 
     def close(self) -> None:
-        """Begin no further transaction; those that run go on. Who waits for a connection is told."""
+        """Begin no further transaction; those that run go on."""
         with self._changed:
             self._closed = True
         self._pool.close(timeout=_CANCEL_SECONDS)

@@ -67,9 +67,9 @@ class Report:
         """What all shows have adrift could not be found at once; each is looked at by itself."""
         _log.info("looking at each show by itself", tick=self._tick, reason=str(error))
 
-    def undone(self) -> None:
-        """The worker was stopped, and the pass took longer than the grace."""
-        _log.info("pass undone", tick=self._tick)
+    def broken_off(self) -> None:
+        """The worker stops: what the pass had not committed is undone."""
+        _log.info("pass broken off", tick=self._tick)
 
     def over(self, shows: int, seconds: float) -> None:
         """A pass over so many shows is over; warns when passes begin to be longer than a tick."""

@@ -97,7 +97,7 @@ class TickRunner:
         try:
             self._pass()
         except WorkerStoppingError:
-            self._report.undone()
+            self._report.broken_off()
         except DatabaseUnreachableError:
             return  # logged by the database, once until it is back
         except Exception as error:
