@@ -196,7 +196,7 @@ def fix(path: Path, linter: Linter) -> None:
 
 
 def check_routine_file(path: Path, found: list[Routine]) -> Iterator[Problem]:
-    """The rules of procedures/: one routine a file, named as it; tests/test_routines.py calls each."""
+    """The rules of procedures/; that each routine is called is tests/test_routines.py's to see."""
     if len(found) != 1:
         yield 1, f"one routine per file, here are {len(found)}"
     for routine in found:

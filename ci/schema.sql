@@ -362,27 +362,43 @@ DECLARE
 BEGIN
     RETURN QUERY
     SELECT
+        d.total,
+        d.key,
+        d.slot,
+        d.stored,
+        d.booked
+    FROM retally.drift_in(ARRAY[v_show_id], retally.totals()) AS d
+    ORDER BY array_position(retally.totals(), d.total), d.key, d.slot;
+END
+$$;
+
+COMMENT ON FUNCTION retally.drift(p_show text) IS 'Where the show''s totals are not what its procs say: one row per slot that differs.';
+
+CREATE FUNCTION retally.drift_in(p_show_ids text[], p_totals text[]) RETURNS TABLE(show_id text, total text, key text, slot text, stored numeric, booked numeric)
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT
+        c.show_id,
         c.total,
         c.key,
         v.slot,
         v.stored,
         v.booked
-    FROM retally.compared(ARRAY[v_show_id], retally.totals()) AS c
-    CROSS JOIN LATERAL (
-        VALUES
-        ('cores', c.was_cores, c.cores),
-        ('gpus', c.was_gpus, c.gpus),
-        ('local_cores', c.was_local_cores, c.local_cores),
-        ('local_gpus', c.was_local_gpus, c.local_gpus)
-    ) AS v (slot, stored, booked)
+    FROM retally.compared(p_show_ids, p_totals) AS c
+    CROSS JOIN
+        LATERAL (
+            VALUES
+            ('cores', c.was_cores, c.cores),
+            ('gpus', c.was_gpus, c.gpus),
+            ('local_cores', c.was_local_cores, c.local_cores),
+            ('local_gpus', c.was_local_gpus, c.local_gpus)
+        ) AS v (slot, stored, booked)
     WHERE
         (c.kind = 'row' AND v.stored <> v.booked)
         OR (c.kind = 'missing' AND v.booked <> 0)
-    ORDER BY array_position(retally.totals(), c.total), c.key, v.slot;
-END
 $$;
 
-COMMENT ON FUNCTION retally.drift(p_show text) IS 'Where the show''s totals are not what its procs say: one row per slot that differs.';
+COMMENT ON FUNCTION retally.drift_in(p_show_ids text[], p_totals text[]) IS 'Where totals are not what the procs say: one row per slot that differs.';
 
 CREATE FUNCTION retally.findings(p_show_ids text[], p_totals text[]) RETURNS SETOF retally.finding
     LANGUAGE plpgsql STABLE
@@ -485,16 +501,16 @@ BEGIN
     IF pg_try_advisory_xact_lock(v_lock) THEN
         RETURN;
     END IF;
-    IF p_wait THEN
-        BEGIN
-            v_before := retally.set_lock_timeout(retally.lock_budget());
-            PERFORM pg_advisory_xact_lock(v_lock);
-            PERFORM set_config('lock_timeout', v_before, TRUE);
-            RETURN;
-        EXCEPTION
-            WHEN lock_not_available THEN NULL;
-        END;
-    END IF;
+    BEGIN
+        v_before := retally.set_lock_timeout(
+            CASE WHEN p_wait THEN retally.lock_budget() ELSE interval '50 milliseconds' END
+        );
+        PERFORM pg_advisory_xact_lock(v_lock);
+        PERFORM set_config('lock_timeout', v_before, TRUE);
+        RETURN;
+    EXCEPTION
+        WHEN lock_not_available THEN NULL;
+    END;
     RAISE EXCEPTION 'another session is rebuilding the totals of %', p_scope
         USING ERRCODE = 'RT005', HINT = 'Try again in a moment.';
 END
@@ -546,6 +562,8 @@ COMMENT ON FUNCTION retally.lock_budget() IS 'How long a pass may wait after its
 CREATE FUNCTION retally.lock_folder(p_show_id text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
     LANGUAGE plpgsql
     AS $$
+DECLARE
+    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
@@ -559,21 +577,29 @@ BEGIN
         RETURN;
     END IF;
 
-    RETURN QUERY
-    WITH free AS (
-        SELECT r.pk_folder
+    v_held := ARRAY(
+        SELECT r.pk_folder::text
         FROM public.folder_resource AS r
         WHERE r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_folder
         FOR NO KEY UPDATE OF r SKIP LOCKED
-    )
-
+    );
+    RETURN QUERY
     SELECT
-        r.pk_folder::text,
-        f.pk_folder IS NOT NULL
-    FROM public.folder_resource AS r
-    LEFT JOIN free AS f ON r.pk_folder = f.pk_folder
-    WHERE r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key));
+        h.key,
+        TRUE
+    FROM unnest(v_held) AS h (key);
+    -- most often all are free, and the table need not be read again
+    IF cardinality(v_held) < cardinality(p_keys) THEN
+        RETURN QUERY
+        SELECT
+            r.pk_folder::text,
+            FALSE
+        FROM public.folder_resource AS r
+        WHERE
+            r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+            AND r.pk_folder::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+    END IF;
 END
 $$;
 
@@ -582,6 +608,8 @@ COMMENT ON FUNCTION retally.lock_folder(p_show_id text, p_keys text[], p_wait bo
 CREATE FUNCTION retally.lock_job(p_show_id text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
     LANGUAGE plpgsql
     AS $$
+DECLARE
+    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
@@ -595,21 +623,29 @@ BEGIN
         RETURN;
     END IF;
 
-    RETURN QUERY
-    WITH free AS (
-        SELECT r.pk_job
+    v_held := ARRAY(
+        SELECT r.pk_job::text
         FROM public.job_resource AS r
         WHERE r.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_job
         FOR NO KEY UPDATE OF r SKIP LOCKED
-    )
-
+    );
+    RETURN QUERY
     SELECT
-        r.pk_job::text,
-        f.pk_job IS NOT NULL
-    FROM public.job_resource AS r
-    LEFT JOIN free AS f ON r.pk_job = f.pk_job
-    WHERE r.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key));
+        h.key,
+        TRUE
+    FROM unnest(v_held) AS h (key);
+    -- most often all are free, and the table need not be read again
+    IF cardinality(v_held) < cardinality(p_keys) THEN
+        RETURN QUERY
+        SELECT
+            r.pk_job::text,
+            FALSE
+        FROM public.job_resource AS r
+        WHERE
+            r.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+            AND r.pk_job::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+    END IF;
 END
 $$;
 
@@ -618,6 +654,8 @@ COMMENT ON FUNCTION retally.lock_job(p_show_id text, p_keys text[], p_wait boole
 CREATE FUNCTION retally.lock_layer(p_show_id text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
     LANGUAGE plpgsql
     AS $$
+DECLARE
+    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
@@ -631,21 +669,29 @@ BEGIN
         RETURN;
     END IF;
 
-    RETURN QUERY
-    WITH free AS (
-        SELECT r.pk_layer
+    v_held := ARRAY(
+        SELECT r.pk_layer::text
         FROM public.layer_resource AS r
         WHERE r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_layer
         FOR NO KEY UPDATE OF r SKIP LOCKED
-    )
-
+    );
+    RETURN QUERY
     SELECT
-        r.pk_layer::text,
-        f.pk_layer IS NOT NULL
-    FROM public.layer_resource AS r
-    LEFT JOIN free AS f ON r.pk_layer = f.pk_layer
-    WHERE r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key));
+        h.key,
+        TRUE
+    FROM unnest(v_held) AS h (key);
+    -- most often all are free, and the table need not be read again
+    IF cardinality(v_held) < cardinality(p_keys) THEN
+        RETURN QUERY
+        SELECT
+            r.pk_layer::text,
+            FALSE
+        FROM public.layer_resource AS r
+        WHERE
+            r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+            AND r.pk_layer::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+    END IF;
 END
 $$;
 
@@ -654,6 +700,8 @@ COMMENT ON FUNCTION retally.lock_layer(p_show_id text, p_keys text[], p_wait boo
 CREATE FUNCTION retally.lock_point(p_show_id text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
     LANGUAGE plpgsql
     AS $$
+DECLARE
+    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
@@ -661,27 +709,40 @@ BEGIN
             r.pk_dept::text,
             TRUE
         FROM public.point AS r
-        WHERE r.pk_show::text = p_show_id AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_dept
         FOR NO KEY UPDATE OF r;
         RETURN;
     END IF;
 
-    RETURN QUERY
-    WITH free AS (
-        SELECT r.pk_dept
+    v_held := ARRAY(
+        SELECT r.pk_dept::text
         FROM public.point AS r
-        WHERE r.pk_show::text = p_show_id AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_dept
         FOR NO KEY UPDATE OF r SKIP LOCKED
-    )
-
+    );
+    RETURN QUERY
     SELECT
-        r.pk_dept::text,
-        f.pk_dept IS NOT NULL
-    FROM public.point AS r
-    LEFT JOIN free AS f ON r.pk_dept = f.pk_dept
-    WHERE r.pk_show::text = p_show_id AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key));
+        h.key,
+        TRUE
+    FROM unnest(v_held) AS h (key);
+    -- most often all are free, and the table need not be read again
+    IF cardinality(v_held) < cardinality(p_keys) THEN
+        RETURN QUERY
+        SELECT
+            r.pk_dept::text,
+            FALSE
+        FROM public.point AS r
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+            AND r.pk_dept::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+    END IF;
 END
 $$;
 
@@ -711,6 +772,8 @@ COMMENT ON FUNCTION retally.lock_rows(p_show_id text, p_total text, p_keys text[
 CREATE FUNCTION retally.lock_subscription(p_show_id text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
     LANGUAGE plpgsql
     AS $$
+DECLARE
+    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
@@ -718,27 +781,40 @@ BEGIN
             r.pk_alloc::text,
             TRUE
         FROM public.subscription AS r
-        WHERE r.pk_show::text = p_show_id AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_alloc
         FOR NO KEY UPDATE OF r;
         RETURN;
     END IF;
 
-    RETURN QUERY
-    WITH free AS (
-        SELECT r.pk_alloc
+    v_held := ARRAY(
+        SELECT r.pk_alloc::text
         FROM public.subscription AS r
-        WHERE r.pk_show::text = p_show_id AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_alloc
         FOR NO KEY UPDATE OF r SKIP LOCKED
-    )
-
+    );
+    RETURN QUERY
     SELECT
-        r.pk_alloc::text,
-        f.pk_alloc IS NOT NULL
-    FROM public.subscription AS r
-    LEFT JOIN free AS f ON r.pk_alloc = f.pk_alloc
-    WHERE r.pk_show::text = p_show_id AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key));
+        h.key,
+        TRUE
+    FROM unnest(v_held) AS h (key);
+    -- most often all are free, and the table need not be read again
+    IF cardinality(v_held) < cardinality(p_keys) THEN
+        RETURN QUERY
+        SELECT
+            r.pk_alloc::text,
+            FALSE
+        FROM public.subscription AS r
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+            AND r.pk_alloc::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+    END IF;
 END
 $$;
 
@@ -876,6 +952,45 @@ $$;
 
 COMMENT ON FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, OUT rows_changed bigint, OUT busy text[], OUT problems text[]) IS 'Lock, sum again, write: for rows of one total of a show.';
 
+CREATE FUNCTION retally.named_drift(p_show_ids text[], p_totals text[]) RETURNS TABLE(show_name text, total text, name text, key text, slot text, stored numeric, booked numeric)
+    LANGUAGE plpgsql STABLE
+    SET jit TO 'off'
+    SET work_mem TO '64MB'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+BEGIN
+    RETURN QUERY
+    WITH drift AS MATERIALIZED (
+        SELECT * FROM retally.drift_in(p_show_ids, p_totals)
+    )
+
+    SELECT
+        s.str_name::text,
+        d.total,
+        coalesce(
+            a.str_name::text, k.str_name || '/' || l.str_name, j.str_name::text,
+            f.str_name::text, t.str_name::text, d.key
+        ),
+        d.key,
+        d.slot,
+        d.stored,
+        d.booked
+    FROM drift AS d
+    INNER JOIN public.show AS s ON d.show_id = s.pk_show::text
+    LEFT JOIN public.alloc AS a ON d.total = 'subscription' AND d.key = a.pk_alloc::text
+    LEFT JOIN public.layer AS l ON d.total = 'layer' AND d.key = l.pk_layer::text
+    LEFT JOIN public.job AS k ON l.pk_job = k.pk_job
+    LEFT JOIN public.job AS j ON d.total = 'job' AND d.key = j.pk_job::text
+    LEFT JOIN public.folder AS f ON d.total = 'folder' AND d.key = f.pk_folder::text
+    LEFT JOIN public.dept AS t ON d.total = 'point' AND d.key = t.pk_dept::text
+    ORDER BY
+        s.str_name, d.show_id, array_position(retally.totals(), d.total), d.key, d.slot;
+END
+$$;
+
+COMMENT ON FUNCTION retally.named_drift(p_show_ids text[], p_totals text[]) IS 'drift_in() with the names that people know the shows and rows by.';
+
 CREATE FUNCTION retally.nearest_names(p_wanted text, p_names text[]) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -971,9 +1086,9 @@ CREATE FUNCTION retally.orphans() RETURNS TABLE(proc_id text, show_id text, core
         p.int_gpus_reserved::bigint,
         concat_ws(
             ', ',
-            CASE WHEN s.pk_show IS NULL THEN 'show ' || coalesce(p.pk_show, 'null') END,
-            CASE WHEN j.pk_job IS NULL THEN 'job ' || coalesce(p.pk_job, 'null') END,
-            CASE WHEN l.pk_layer IS NULL THEN 'layer ' || coalesce(p.pk_layer, 'null') END
+            CASE WHEN s.pk_show IS NULL THEN 'no show ' || coalesce(p.pk_show::text, 'null') END,
+            CASE WHEN j.pk_job IS NULL THEN 'no job ' || coalesce(p.pk_job::text, 'null') END,
+            CASE WHEN l.pk_layer IS NULL THEN 'no layer ' || coalesce(p.pk_layer::text, 'null') END
         )
     FROM public.proc AS p
     LEFT JOIN public.show AS s ON p.pk_show = s.pk_show

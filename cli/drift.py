@@ -59,30 +59,15 @@ def drift(
 
 
 def _read(conn: psycopg.Connection, names: Sequence[str], totals: Sequence[str]) -> list[Drift]:
-    # one snapshot for all shows; the read-only transaction is the promise in the help text
+    # one snapshot for both questions; the read-only transaction is the promise in the help text
     conn.isolation_level = IsolationLevel.REPEATABLE_READ
     conn.read_only = True
     with conn.transaction():
-        shows = {show.show_id: show for show in chosen_shows(conn, names)}
-        found = routines.findings(conn, list(shows), totals)
-        for problem in [text for finding in found for text in finding.problems]:
-            note(f"note: {problem}")
-        if not names:
-            _note_strangers(conn, set(shows))
-        adrift = {item.show_id for item in found if item.rows_adrift or item.rows_failed}
-        return [
-            item
-            for show_id, show in shows.items()
-            if show_id in adrift
-            for item in routines.drift(conn, show, totals)
-        ]
-
-
-def _note_strangers(conn: psycopg.Connection, known: set[str]) -> None:
-    """Procs of no show are in no finding, as every finding belongs to a show."""
-    for orphan in routines.orphans(conn):
-        if orphan.show_id not in known:
-            note(f"note: proc {orphan.proc_id}: the farm knows no {orphan.reason}")
+        ids = [show.show_id for show in chosen_shows(conn, names)]
+        for orphan in routines.orphans(conn):
+            if not names or orphan.show_id in ids:
+                note(f"note: proc {orphan.proc_id} is in no total of its kind: {orphan.reason}")
+        return routines.drift(conn, ids, totals)
 
 
 def _row(item: Drift, style: str) -> Row:

@@ -23,6 +23,11 @@ def totals(conn: psycopg.Connection) -> tuple[str, ...]:
     return tuple(_rows(conn, "SELECT retally.totals()")[0][0])
 
 
+def check_farm(conn: psycopg.Connection) -> None:
+    """Raise FarmSchemaError unless the farm has every column that retally uses."""
+    _rows(conn, "SELECT retally.check_farm()")
+
+
 def shows(conn: psycopg.Connection) -> list[Show]:
     """Every show of the farm, by name."""
     query: LiteralString = """
@@ -37,17 +42,17 @@ def show_id(conn: psycopg.Connection, show: str) -> str:
     return str(_rows(conn, "SELECT retally.show_id(%s)", (show,))[0][0])
 
 
-def drift(conn: psycopg.Connection, show: Show, totals: Sequence[str] | None = None) -> list[Drift]:
-    """The slots of the show's totals that differ, in the order of the booking path."""
+def drift(conn: psycopg.Connection, show_ids: Sequence[str], totals: Sequence[str]) -> list[Drift]:
+    """The slots of these totals of these shows that differ, by show, total and key."""
     query: LiteralString = """
-        SELECT d.total, retally.row_name(d.total, d.key), d.key, d.slot, d.stored, d.booked
-        FROM retally.drift(%s) AS d
-        WHERE %s::text[] IS NULL OR d.total = ANY (%s::text[])
+        SELECT d.show_name, d.total, d.name, d.key, d.slot, d.stored, d.booked
+        FROM retally.named_drift(%s, %s) AS d
     """
-    wanted = None if totals is None else list(totals)
     return [
-        Drift(show.name, total, name, key, slot, None if old is None else int(old), int(new))
-        for total, name, key, slot, old, new in _rows(conn, query, (show.show_id, wanted, wanted))
+        Drift(show, total, name, key, slot, None if old is None else int(old), int(new))
+        for show, total, name, key, slot, old, new in _rows(
+            conn, query, (list(show_ids), list(totals))
+        )
     ]
 
 

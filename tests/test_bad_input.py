@@ -130,7 +130,7 @@ def test_procs_of_an_unknown_job_or_layer_are_named_and_all_others_are_rebuilt(
     assert farm_db.execute("SELECT * FROM retally.drift('comet')").fetchall() == []
     (orphan,) = routines.orphans(farm_db)
     assert (orphan.proc_id, orphan.cores, orphan.gpus) == (proc, 50, 1)
-    assert orphan.reason == f"job {named or 'null'}, layer {named or 'null'}"
+    assert orphan.reason == f"no job {named or 'null'}, no layer {named or 'null'}"
 
 
 @pytest.mark.parametrize("named", ["no-such-show", None])
@@ -141,7 +141,7 @@ def test_procs_of_an_unknown_show_count_in_the_totals_of_their_layer_and_job(
     recompute(farm_db, work)
     expected = {"subscription": 300, "layer": 350, "job": 350, "folder": 350, "point": 350}
     assert cores(farm_db, work) == expected
-    assert [orphan.reason for orphan in routines.orphans(farm_db)] == [f"show {named or 'null'}"]
+    assert [orphan.reason for orphan in routines.orphans(farm_db)] == [f"no show {named or 'null'}"]
 
 
 def test_a_sum_beyond_the_columns_type_is_named_and_every_other_row_is_rebuilt(

@@ -94,11 +94,15 @@ def test_drift_names_procs_that_no_total_can_hold(
 ) -> None:
     farm_db.execute("CALL retally.recompute_show('comet')")
     rows = Rows(farm_db)
-    rows.proc(work.host, work.show, "gone-job", work.layer, cores=50)
+    lost = rows.proc(work.host, work.show, "gone-job", work.layer, cores=50)
     stranger = rows.proc(work.host, "gone-show", None, None, cores=50)
     notes = retally("drift").stderr
-    assert "note: job gone-job: the farm knows no such job" in notes
-    assert f"note: proc {stranger}: the farm knows no show gone-show, job null" in notes
+    wrong = "is in no total of its kind"
+    assert f"note: proc {lost} {wrong}: no job gone-job\n" in notes
+    assert f"note: proc {stranger} {wrong}: no show gone-show, no job null, no layer null" in notes
+    of_the_show = retally("drift", "--show", "comet").stderr
+    assert lost in of_the_show
+    assert stranger not in of_the_show
 
 
 def test_recompute_mends_and_a_second_run_finds_nothing(retally: Retally, work: Work) -> None:

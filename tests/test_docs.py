@@ -50,7 +50,7 @@ def test_the_rights_in_by_hand_are_enough_to_work_with(
     assert [p.rows_changed for p in outcome.passes] == [1] * 5
     routines.set_managed(farm_db, "comet", managed=True)
     routines.set_managed(farm_db, "comet", managed=False)
-    assert routines.drift(farm_db, show) == []
+    assert routines.drift(farm_db, [show.show_id], TOTALS) == []
     assert len(routines.orphans(farm_db)) == 1
     assert len(routines.last_passes(farm_db)) == 5
 

@@ -83,6 +83,23 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
             ("job", "{job}", "local_gpus", -2, 0),
         ],
     ),
+    "drift_in": (
+        "SELECT * FROM retally.drift_in(ARRAY['{show}'], ARRAY['layer'])",
+        [
+            ("{show}", "layer", "{layer}", "cores", -7, 300),
+            ("{show}", "layer", "{layer}", "gpus", -1, 2),
+        ],
+    ),
+    "named_drift": (
+        f"SELECT show_name, total, name, slot FROM retally.named_drift{ROW}) WHERE slot = 'cores'",
+        [
+            ("comet", "subscription", "{alloc}", "cores"),
+            ("comet", "layer", "{job}/{layer}", "cores"),
+            ("comet", "job", "{job}", "cores"),
+            ("comet", "folder", "{folder}", "cores"),
+            ("comet", "point", "{dept}", "cores"),
+        ],
+    ),
     "findings": (
         f"SELECT total, keys, rows_adrift, rows_failed, core_units, gpus, problems"
         f" FROM retally.findings{ROW})",

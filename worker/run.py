@@ -83,7 +83,7 @@ class Worker:
             with translated():
                 require_current(conn)
             with self._database.limited(conn):
-                conn.execute("SELECT retally.check_farm()")
+                routines.check_farm(conn)
                 shows = routines.shows(conn)
                 for tick in self._ticks:
                     routines.claim_due(conn, tick.name, tick.interval, [], self._name)

@@ -1,5 +1,6 @@
 -- Makes this transaction the only writer of the scope's totals, until it ends.
--- p_wait: give the present writer as long as the lock budget; otherwise do not wait at all.
+-- p_wait: give the present writer as long as the lock budget; otherwise 50 ms, which lets two
+-- ticks of a show pass each other.
 -- Locks: a transaction-scoped advisory lock, so it holds through a transaction pooler.
 -- Raises RT003 outside READ COMMITTED, RT005 when another writer holds the scope.
 CREATE OR REPLACE FUNCTION retally.hold_scope(p_scope text, p_wait boolean)
@@ -19,16 +20,16 @@ BEGIN
     IF pg_try_advisory_xact_lock(v_lock) THEN
         RETURN;
     END IF;
-    IF p_wait THEN
-        BEGIN
-            v_before := retally.set_lock_timeout(retally.lock_budget());
-            PERFORM pg_advisory_xact_lock(v_lock);
-            PERFORM set_config('lock_timeout', v_before, TRUE);
-            RETURN;
-        EXCEPTION
-            WHEN lock_not_available THEN NULL;
-        END;
-    END IF;
+    BEGIN
+        v_before := retally.set_lock_timeout(
+            CASE WHEN p_wait THEN retally.lock_budget() ELSE interval '50 milliseconds' END
+        );
+        PERFORM pg_advisory_xact_lock(v_lock);
+        PERFORM set_config('lock_timeout', v_before, TRUE);
+        RETURN;
+    EXCEPTION
+        WHEN lock_not_available THEN NULL;
+    END;
     RAISE EXCEPTION 'another session is rebuilding the totals of %', p_scope
         USING ERRCODE = 'RT005', HINT = 'Try again in a moment.';
 END

@@ -1,6 +1,5 @@
--- Where the show's totals are not what its procs say: one row per slot that differs.
--- p_show: name or id. slot: cores, gpus, local_cores, local_gpus; cores in core units.
--- stored is null where the row of the total is missing.
+-- Where the show's totals are not what its procs say: drift_in() for one show, in the order of
+-- the booking path. p_show: name or id.
 -- Locks and writes nothing.
 -- Raises RT001, RT002.
 CREATE OR REPLACE FUNCTION retally.drift(p_show text)
@@ -17,23 +16,13 @@ DECLARE
 BEGIN
     RETURN QUERY
     SELECT
-        c.total,
-        c.key,
-        v.slot,
-        v.stored,
-        v.booked
-    FROM retally.compared(ARRAY[v_show_id], retally.totals()) AS c
-    CROSS JOIN LATERAL (
-        VALUES
-        ('cores', c.was_cores, c.cores),
-        ('gpus', c.was_gpus, c.gpus),
-        ('local_cores', c.was_local_cores, c.local_cores),
-        ('local_gpus', c.was_local_gpus, c.local_gpus)
-    ) AS v (slot, stored, booked)
-    WHERE
-        (c.kind = 'row' AND v.stored <> v.booked)
-        OR (c.kind = 'missing' AND v.booked <> 0)
-    ORDER BY array_position(retally.totals(), c.total), c.key, v.slot;
+        d.total,
+        d.key,
+        d.slot,
+        d.stored,
+        d.booked
+    FROM retally.drift_in(ARRAY[v_show_id], retally.totals()) AS d
+    ORDER BY array_position(retally.totals(), d.total), d.key, d.slot;
 END
 $$;
 COMMENT ON FUNCTION retally.drift(text) IS

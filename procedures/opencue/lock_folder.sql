@@ -7,6 +7,8 @@ CREATE OR REPLACE FUNCTION retally.lock_folder(p_show_id text, p_keys text[], p_
 RETURNS TABLE (key text, held boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
+DECLARE
+    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
@@ -20,21 +22,29 @@ BEGIN
         RETURN;
     END IF;
 
-    RETURN QUERY
-    WITH free AS (
-        SELECT r.pk_folder
+    v_held := ARRAY(
+        SELECT r.pk_folder::text
         FROM public.folder_resource AS r
         WHERE r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_folder
         FOR NO KEY UPDATE OF r SKIP LOCKED
-    )
-
+    );
+    RETURN QUERY
     SELECT
-        r.pk_folder::text,
-        f.pk_folder IS NOT NULL
-    FROM public.folder_resource AS r
-    LEFT JOIN free AS f ON r.pk_folder = f.pk_folder
-    WHERE r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key));
+        h.key,
+        TRUE
+    FROM unnest(v_held) AS h (key);
+    -- most often all are free, and the table need not be read again
+    IF cardinality(v_held) < cardinality(p_keys) THEN
+        RETURN QUERY
+        SELECT
+            r.pk_folder::text,
+            FALSE
+        FROM public.folder_resource AS r
+        WHERE
+            r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+            AND r.pk_folder::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION retally.lock_folder(text, text[], boolean) IS

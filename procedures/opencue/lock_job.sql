@@ -7,6 +7,8 @@ CREATE OR REPLACE FUNCTION retally.lock_job(p_show_id text, p_keys text[], p_wai
 RETURNS TABLE (key text, held boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
+DECLARE
+    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
@@ -20,21 +22,29 @@ BEGIN
         RETURN;
     END IF;
 
-    RETURN QUERY
-    WITH free AS (
-        SELECT r.pk_job
+    v_held := ARRAY(
+        SELECT r.pk_job::text
         FROM public.job_resource AS r
         WHERE r.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_job
         FOR NO KEY UPDATE OF r SKIP LOCKED
-    )
-
+    );
+    RETURN QUERY
     SELECT
-        r.pk_job::text,
-        f.pk_job IS NOT NULL
-    FROM public.job_resource AS r
-    LEFT JOIN free AS f ON r.pk_job = f.pk_job
-    WHERE r.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key));
+        h.key,
+        TRUE
+    FROM unnest(v_held) AS h (key);
+    -- most often all are free, and the table need not be read again
+    IF cardinality(v_held) < cardinality(p_keys) THEN
+        RETURN QUERY
+        SELECT
+            r.pk_job::text,
+            FALSE
+        FROM public.job_resource AS r
+        WHERE
+            r.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+            AND r.pk_job::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION retally.lock_job(text, text[], boolean) IS

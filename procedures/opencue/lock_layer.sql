@@ -7,6 +7,8 @@ CREATE OR REPLACE FUNCTION retally.lock_layer(p_show_id text, p_keys text[], p_w
 RETURNS TABLE (key text, held boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
+DECLARE
+    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
@@ -20,21 +22,29 @@ BEGIN
         RETURN;
     END IF;
 
-    RETURN QUERY
-    WITH free AS (
-        SELECT r.pk_layer
+    v_held := ARRAY(
+        SELECT r.pk_layer::text
         FROM public.layer_resource AS r
         WHERE r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_layer
         FOR NO KEY UPDATE OF r SKIP LOCKED
-    )
-
+    );
+    RETURN QUERY
     SELECT
-        r.pk_layer::text,
-        f.pk_layer IS NOT NULL
-    FROM public.layer_resource AS r
-    LEFT JOIN free AS f ON r.pk_layer = f.pk_layer
-    WHERE r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key));
+        h.key,
+        TRUE
+    FROM unnest(v_held) AS h (key);
+    -- most often all are free, and the table need not be read again
+    IF cardinality(v_held) < cardinality(p_keys) THEN
+        RETURN QUERY
+        SELECT
+            r.pk_layer::text,
+            FALSE
+        FROM public.layer_resource AS r
+        WHERE
+            r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+            AND r.pk_layer::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION retally.lock_layer(text, text[], boolean) IS

@@ -7,6 +7,8 @@ CREATE OR REPLACE FUNCTION retally.lock_point(p_show_id text, p_keys text[], p_w
 RETURNS TABLE (key text, held boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
+DECLARE
+    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
@@ -14,27 +16,40 @@ BEGIN
             r.pk_dept::text,
             TRUE
         FROM public.point AS r
-        WHERE r.pk_show::text = p_show_id AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_dept
         FOR NO KEY UPDATE OF r;
         RETURN;
     END IF;
 
-    RETURN QUERY
-    WITH free AS (
-        SELECT r.pk_dept
+    v_held := ARRAY(
+        SELECT r.pk_dept::text
         FROM public.point AS r
-        WHERE r.pk_show::text = p_show_id AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_dept
         FOR NO KEY UPDATE OF r SKIP LOCKED
-    )
-
+    );
+    RETURN QUERY
     SELECT
-        r.pk_dept::text,
-        f.pk_dept IS NOT NULL
-    FROM public.point AS r
-    LEFT JOIN free AS f ON r.pk_dept = f.pk_dept
-    WHERE r.pk_show::text = p_show_id AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key));
+        h.key,
+        TRUE
+    FROM unnest(v_held) AS h (key);
+    -- most often all are free, and the table need not be read again
+    IF cardinality(v_held) < cardinality(p_keys) THEN
+        RETURN QUERY
+        SELECT
+            r.pk_dept::text,
+            FALSE
+        FROM public.point AS r
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+            AND r.pk_dept::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION retally.lock_point(text, text[], boolean) IS

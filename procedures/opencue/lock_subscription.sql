@@ -7,6 +7,8 @@ CREATE OR REPLACE FUNCTION retally.lock_subscription(p_show_id text, p_keys text
 RETURNS TABLE (key text, held boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
+DECLARE
+    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
@@ -14,27 +16,40 @@ BEGIN
             r.pk_alloc::text,
             TRUE
         FROM public.subscription AS r
-        WHERE r.pk_show::text = p_show_id AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_alloc
         FOR NO KEY UPDATE OF r;
         RETURN;
     END IF;
 
-    RETURN QUERY
-    WITH free AS (
-        SELECT r.pk_alloc
+    v_held := ARRAY(
+        SELECT r.pk_alloc::text
         FROM public.subscription AS r
-        WHERE r.pk_show::text = p_show_id AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_alloc
         FOR NO KEY UPDATE OF r SKIP LOCKED
-    )
-
+    );
+    RETURN QUERY
     SELECT
-        r.pk_alloc::text,
-        f.pk_alloc IS NOT NULL
-    FROM public.subscription AS r
-    LEFT JOIN free AS f ON r.pk_alloc = f.pk_alloc
-    WHERE r.pk_show::text = p_show_id AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key));
+        h.key,
+        TRUE
+    FROM unnest(v_held) AS h (key);
+    -- most often all are free, and the table need not be read again
+    IF cardinality(v_held) < cardinality(p_keys) THEN
+        RETURN QUERY
+        SELECT
+            r.pk_alloc::text,
+            FALSE
+        FROM public.subscription AS r
+        WHERE
+            r.pk_show::text = p_show_id
+            AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+            AND r.pk_alloc::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION retally.lock_subscription(text, text[], boolean) IS

@@ -13,9 +13,9 @@ AS $$
         p.int_gpus_reserved::bigint,
         concat_ws(
             ', ',
-            CASE WHEN s.pk_show IS NULL THEN 'show ' || coalesce(p.pk_show, 'null') END,
-            CASE WHEN j.pk_job IS NULL THEN 'job ' || coalesce(p.pk_job, 'null') END,
-            CASE WHEN l.pk_layer IS NULL THEN 'layer ' || coalesce(p.pk_layer, 'null') END
+            CASE WHEN s.pk_show IS NULL THEN 'no show ' || coalesce(p.pk_show::text, 'null') END,
+            CASE WHEN j.pk_job IS NULL THEN 'no job ' || coalesce(p.pk_job::text, 'null') END,
+            CASE WHEN l.pk_layer IS NULL THEN 'no layer ' || coalesce(p.pk_layer::text, 'null') END
         )
     FROM public.proc AS p
     LEFT JOIN public.show AS s ON p.pk_show = s.pk_show
