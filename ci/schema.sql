@@ -40,121 +40,115 @@ $$;
 COMMENT ON FUNCTION retally.booked(p_show text) IS 'What the show''s procs say, by total and key.';
 
 CREATE FUNCTION retally.booked_in(p_show_ids text[], p_totals text[], p_keys text[]) RETURNS TABLE(show_id text, total text, key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric)
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    WITH procs AS MATERIALIZED (
-        SELECT * FROM retally.procs_of(p_show_ids, p_totals, p_keys)
+    -- the procs are read once, into one hash table for each key they are summed by; a key that
+    -- these totals do not need is null for all and costs nothing
+    WITH procs AS (
+        SELECT
+            p.local,
+            p.cores,
+            p.gpus,
+            CASE WHEN 'layer' = any(p_totals) THEN p.layer_id END AS layer_id,
+            CASE WHEN p_totals && ARRAY['job', 'folder', 'point'] THEN p.job_id END AS job_id,
+            CASE WHEN 'subscription' = any(p_totals) AND p.own THEN p.show_id END AS show_id,
+            CASE WHEN 'subscription' = any(p_totals) AND p.own THEN p.host_id END AS host_id
+        FROM retally.procs_of(p_show_ids, p_totals, p_keys) AS p
     ),
 
-    by_layer AS MATERIALIZED (
+    shares AS MATERIALIZED (
         SELECT
             p.layer_id,
             p.job_id,
             p.show_id,
-            p.local,
-            sum(p.cores) AS cores,
-            sum(p.gpus) AS gpus
-        FROM procs AS p
-        WHERE p_totals && ARRAY['layer', 'job', 'folder', 'point']
-        GROUP BY p.layer_id, p.job_id, p.show_id, p.local
-    ),
-
-    by_job AS MATERIALIZED (
-        SELECT
-            b.job_id,
-            min(b.show_id) AS show_id,
-            coalesce(sum(b.cores) FILTER (WHERE NOT b.local), 0) AS cores,
-            coalesce(sum(b.gpus) FILTER (WHERE NOT b.local), 0) AS gpus,
-            coalesce(sum(b.cores) FILTER (WHERE b.local), 0) AS local_cores,
-            coalesce(sum(b.gpus) FILTER (WHERE b.local), 0) AS local_gpus
-        FROM by_layer AS b
-        WHERE p_totals && ARRAY['job', 'folder', 'point']
-        GROUP BY b.job_id
-    ),
-
-    farm_by_job AS MATERIALIZED (
-        SELECT
-            b.show_id,
-            b.cores,
-            b.gpus,
-            j.pk_show::text AS job_show_id,
-            j.pk_folder::text AS folder_id,
-            j.pk_dept::text AS dept_id
-        FROM by_job AS b
-        INNER JOIN public.job AS j ON b.job_id = j.pk_job::text
-        WHERE p_totals && ARRAY['folder', 'point'] AND (b.cores <> 0 OR b.gpus <> 0)
-    ),
-
-    farm_by_host AS (
-        SELECT
-            p.show_id,
             p.host_id,
+            CASE
+                WHEN grouping(p.layer_id) = 0 THEN 'layer'
+                WHEN grouping(p.job_id) = 0 THEN 'job'
+                ELSE 'host'
+            END AS grouped_by,
             sum(p.cores) AS cores,
-            sum(p.gpus) AS gpus
+            sum(p.gpus) AS gpus,
+            coalesce(sum(p.cores) FILTER (WHERE p.local), 0) AS local_cores,
+            coalesce(sum(p.gpus) FILTER (WHERE p.local), 0) AS local_gpus
         FROM procs AS p
-        WHERE p.own AND NOT p.local AND 'subscription' = any(p_totals)
-        GROUP BY p.show_id, p.host_id
+        GROUP BY GROUPING SETS ((p.layer_id), (p.job_id), (p.show_id, p.host_id))
+    ),
+
+    jobs AS MATERIALIZED (
+        SELECT
+            j.pk_show::text AS show_id,
+            j.pk_folder::text AS folder_id,
+            j.pk_dept::text AS dept_id,
+            s.cores - s.local_cores AS cores,
+            s.gpus - s.local_gpus AS gpus
+        FROM shares AS s
+        INNER JOIN public.job AS j ON s.job_id = j.pk_job::text
+        WHERE
+            s.grouped_by = 'job'
+            AND p_totals && ARRAY['folder', 'point']
+            AND s.cores > s.local_cores
     ),
 
     sums AS (
         SELECT
-            b.show_id,
+            s.show_id,
             'subscription' AS total,
             h.pk_alloc::text AS key,
-            sum(b.cores) AS cores,
-            sum(b.gpus) AS gpus,
+            sum(s.cores - s.local_cores) AS cores,
+            sum(s.gpus - s.local_gpus) AS gpus,
             NULL::numeric AS local_cores,
             NULL::numeric AS local_gpus
-        FROM farm_by_host AS b
-        INNER JOIN public.host AS h ON b.host_id = h.pk_host::text
-        GROUP BY b.show_id, h.pk_alloc
+        FROM shares AS s
+        INNER JOIN public.host AS h ON s.host_id = h.pk_host::text
+        WHERE s.grouped_by = 'host' AND 'subscription' = any(p_totals) AND s.cores > s.local_cores
+        GROUP BY s.show_id, h.pk_alloc
         UNION ALL
         SELECT
-            min(b.show_id),
+            NULL,
             'layer',
-            b.layer_id,
-            sum(b.cores),
-            sum(b.gpus),
+            s.layer_id,
+            s.cores,
+            s.gpus,
             NULL,
             NULL
-        FROM by_layer AS b
-        WHERE 'layer' = any(p_totals)
-        GROUP BY b.layer_id
+        FROM shares AS s
+        WHERE s.grouped_by = 'layer' AND 'layer' = any(p_totals)
         UNION ALL
         SELECT
-            b.show_id,
+            NULL,
             'job',
-            b.job_id,
-            b.cores,
-            b.gpus,
-            b.local_cores,
-            b.local_gpus
-        FROM by_job AS b
-        WHERE 'job' = any(p_totals)
+            s.job_id,
+            s.cores - s.local_cores,
+            s.gpus - s.local_gpus,
+            s.local_cores,
+            s.local_gpus
+        FROM shares AS s
+        WHERE s.grouped_by = 'job' AND 'job' = any(p_totals)
         UNION ALL
         SELECT
-            min(b.show_id),
+            NULL,
             'folder',
-            b.folder_id,
-            sum(b.cores),
-            sum(b.gpus),
+            j.folder_id,
+            sum(j.cores),
+            sum(j.gpus),
             NULL,
             NULL
-        FROM farm_by_job AS b
+        FROM jobs AS j
         WHERE 'folder' = any(p_totals)
-        GROUP BY b.folder_id
+        GROUP BY j.folder_id
         UNION ALL
         SELECT
-            b.job_show_id,
+            j.show_id,
             'point',
-            b.dept_id,
-            sum(b.cores),
-            sum(b.gpus),
+            j.dept_id,
+            sum(j.cores),
+            sum(j.gpus),
             NULL,
             NULL
-        FROM farm_by_job AS b
-        WHERE b.job_show_id = any(p_show_ids) AND 'point' = any(p_totals)
-        GROUP BY b.job_show_id, b.dept_id
+        FROM jobs AS j
+        WHERE j.show_id = any(p_show_ids) AND 'point' = any(p_totals)
+        GROUP BY j.show_id, j.dept_id
     )
 
     SELECT
@@ -270,7 +264,7 @@ $$;
 COMMENT ON FUNCTION retally.claim_due(p_tick text, p_interval interval, p_scopes text[], p_worker text) IS 'Hands out the scopes that are due in this tick, each to one caller only.';
 
 CREATE FUNCTION retally.column_limit(p_table text, p_column text) RETURNS numeric
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT
         CASE a.atttypid::regtype::text
@@ -289,12 +283,12 @@ $$;
 COMMENT ON FUNCTION retally.column_limit(p_table text, p_column text) IS 'The largest value that a column of a farm''s table takes.';
 
 CREATE FUNCTION retally.compared(p_show_ids text[], p_totals text[]) RETURNS TABLE(show_id text, total text, key text, kind text, was_cores numeric, was_gpus numeric, was_local_cores numeric, was_local_gpus numeric, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric)
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     WITH pairs AS (
         SELECT
-            s.show_id AS row_show_id,
-            b.show_id AS proc_show_id,
+            s.show_id,
+            b.show_id AS told_show_id,
             coalesce(s.total, b.total) AS total,
             coalesce(s.key, b.key) AS key,
             s.cores AS was_cores,
@@ -308,11 +302,11 @@ CREATE FUNCTION retally.compared(p_show_ids text[], p_totals text[]) RETURNS TAB
         FROM retally.stored_in(p_show_ids, p_totals) AS s
         FULL JOIN retally.booked_in(p_show_ids, p_totals, NULL) AS b
             ON
-                s.total = b.total
-                AND s.key = b.key
+                s.key = b.key
+                AND s.total = b.total
                 -- the other totals have keys that are unique in the farm
                 AND CASE WHEN s.total IN ('subscription', 'point') THEN s.show_id ELSE '' END
-                = CASE WHEN b.total IN ('subscription', 'point') THEN b.show_id ELSE '' END
+                = coalesce(b.show_id, '')
         WHERE
             s.total IS NULL
             OR s.cores <> coalesce(b.cores, 0)
@@ -321,22 +315,18 @@ CREATE FUNCTION retally.compared(p_show_ids text[], p_totals text[]) RETURNS TAB
             OR s.local_gpus <> coalesce(b.local_gpus, 0)
     ),
 
-    homes AS (
+    homes AS MATERIALIZED (
         SELECT
             p.*,
-            coalesce(p.row_show_id, retally.home(p.proc_show_id, p.total, p.key)) AS home
+            coalesce(p.show_id, retally.home(p.told_show_id, p.total, p.key)) AS home
         FROM pairs AS p
     )
 
     SELECT
-        coalesce(h.home, h.proc_show_id),
+        h.home,
         h.total,
         h.key,
-        CASE
-            WHEN h.row_show_id IS NOT NULL THEN 'row'
-            WHEN h.home IS NULL THEN 'orphan'
-            ELSE 'missing'
-        END,
+        CASE WHEN h.show_id IS NULL THEN 'missing' ELSE 'row' END,
         h.was_cores,
         h.was_gpus,
         h.was_local_cores,
@@ -346,7 +336,24 @@ CREATE FUNCTION retally.compared(p_show_ids text[], p_totals text[]) RETURNS TAB
         h.local_cores,
         h.local_gpus
     FROM homes AS h
-    WHERE coalesce(h.home, h.proc_show_id) = any(p_show_ids)
+    WHERE h.home = any(p_show_ids)
+    UNION ALL
+    SELECT
+        o.show_id,
+        h.total,
+        h.key,
+        'orphan',
+        NULL,
+        NULL,
+        NULL,
+        NULL,
+        o.cores,
+        o.gpus,
+        0,
+        0
+    FROM homes AS h
+    CROSS JOIN LATERAL retally.orphans_in(p_show_ids, h.total, h.key) AS o
+    WHERE h.home IS NULL
 $$;
 
 COMMENT ON FUNCTION retally.compared(p_show_ids text[], p_totals text[]) IS 'Where stored and booked differ, one row per key.';
@@ -375,7 +382,7 @@ $$;
 COMMENT ON FUNCTION retally.drift(p_show text) IS 'Where the show''s totals are not what its procs say: one row per slot that differs.';
 
 CREATE FUNCTION retally.drift_in(p_show_ids text[], p_totals text[]) RETURNS TABLE(show_id text, total text, key text, slot text, stored numeric, booked numeric)
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT
         c.show_id,
@@ -519,7 +526,7 @@ $$;
 COMMENT ON FUNCTION retally.hold_scope(p_scope text, p_wait boolean) IS 'Makes this transaction the only writer of the scope''s totals.';
 
 CREATE FUNCTION retally.home(p_show_id text, p_total text, p_key text) RETURNS text
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT CASE p_total
         WHEN 'layer'
@@ -1077,7 +1084,7 @@ $$;
 COMMENT ON FUNCTION retally.note_pass(p_scope text, p_total text, p_seconds double precision, p_rows_adrift bigint, p_rows_changed bigint, p_busy text[], p_rows_failed bigint, p_core_units numeric, p_gpus numeric, p_problems text[]) IS 'Keeps the result of a pass over one total, and the rows that it left.';
 
 CREATE FUNCTION retally.orphans() RETURNS TABLE(proc_id text, show_id text, cores bigint, gpus bigint, reason text)
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT
         p.pk_proc::text,
@@ -1100,8 +1107,25 @@ $$;
 
 COMMENT ON FUNCTION retally.orphans() IS 'The procs that name a show, job or layer that the farm does not know.';
 
+CREATE FUNCTION retally.orphans_in(p_show_ids text[], p_total text, p_key text) RETURNS TABLE(show_id text, cores numeric, gpus numeric)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    SELECT
+        p.pk_show::text,
+        sum(p.int_cores_reserved),
+        sum(p.int_gpus_reserved)
+    FROM public.proc AS p
+    WHERE
+        p.pk_show::text = any(p_show_ids)
+        AND CASE p_total WHEN 'layer' THEN p.pk_layer::text ELSE p.pk_job::text END
+        IS NOT DISTINCT FROM p_key
+    GROUP BY p.pk_show
+$$;
+
+COMMENT ON FUNCTION retally.orphans_in(p_show_ids text[], p_total text, p_key text) IS 'How much the procs of shows book for a layer or job that the farm does not know.';
+
 CREATE FUNCTION retally.problem(p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric) RETURNS text
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT
         p_total || ' ' || retally.row_name(p_total, p_key)
@@ -1121,7 +1145,7 @@ $$;
 COMMENT ON FUNCTION retally.problem(p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric) IS 'What keeps a total from being exact, in a sentence that names the thing.';
 
 CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text[]) RETURNS TABLE(own boolean, show_id text, host_id text, layer_id text, job_id text, local boolean, cores bigint, gpus bigint)
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     WITH chosen AS (
         SELECT
@@ -1373,7 +1397,7 @@ $$;
 COMMENT ON PROCEDURE retally.recompute_subscription(IN p_show text, IN p_wait boolean, INOUT rows_adrift bigint, INOUT rows_changed bigint, INOUT rows_deferred bigint, INOUT rows_failed bigint, INOUT core_units numeric, INOUT gpus numeric, INOUT problems text[]) IS 'Rebuilds the subscription totals of a show from its procs.';
 
 CREATE FUNCTION retally.row_name(p_total text, p_key text) RETURNS text
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT coalesce(CASE p_total
         WHEN 'subscription'
@@ -1537,7 +1561,7 @@ $$;
 COMMENT ON FUNCTION retally.stored(p_show text) IS 'What the rows of the show''s totals hold.';
 
 CREATE FUNCTION retally.stored_in(p_show_ids text[], p_totals text[]) RETURNS TABLE(show_id text, total text, key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric)
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT
         s.pk_show::text AS show_id,
@@ -1601,7 +1625,7 @@ $$;
 COMMENT ON FUNCTION retally.stored_in(p_show_ids text[], p_totals text[]) IS 'What the rows of the shows'' totals hold, in the shape of booked_in().';
 
 CREATE FUNCTION retally.sum_again(p_show_id text, p_total text, p_keys text[]) RETURNS TABLE(key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric)
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT
         k.key,

@@ -108,6 +108,11 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
             for total in TOTALS
         ],
     ),
+    "orphans_in": (
+        "SELECT * FROM retally.orphans_in(ARRAY['{show}'], 'layer', '{layer}')"
+        " UNION ALL SELECT * FROM retally.orphans_in(ARRAY['{show}'], 'job', NULL)",
+        [("{show}", 300, 2)],
+    ),
     "orphans": ("SELECT * FROM retally.orphans()", []),
     "problem": (
         "SELECT retally.problem('misfit', 'layer', '{layer}', 0, 0)",

@@ -1,9 +1,9 @@
 -- What the procs say, by total and key: the rule of each total, written here and nowhere else.
 -- p_show_ids: pk_show of each show. p_totals: which totals. p_keys: only these rows of the one
--- total; or null. show_id: the show whose procs these are, not always the one whose row it is.
+-- total; or null. show_id: whose row it is, told where the key does not tell (subscription, point).
 -- Keys: subscription pk_alloc, layer pk_layer, job pk_job, folder pk_folder, point pk_dept.
 -- Cores in core units; numeric, since a sum of bigints fits no smaller type.
--- The procs are read once, grouped by the finest keys, and rolled up from there.
+-- May hold rows of other shows' layers, jobs or folders, or of none: compared() sorts them out.
 CREATE OR REPLACE FUNCTION retally.booked_in(
     p_show_ids text[], p_totals text[], p_keys text[]
 )
@@ -11,121 +11,115 @@ RETURNS TABLE (
     show_id text, total text, key text,
     cores numeric, gpus numeric, local_cores numeric, local_gpus numeric
 )
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-    WITH procs AS MATERIALIZED (
-        SELECT * FROM retally.procs_of(p_show_ids, p_totals, p_keys)
+    -- the procs are read once, into one hash table for each key they are summed by; a key that
+    -- these totals do not need is null for all and costs nothing
+    WITH procs AS (
+        SELECT
+            p.local,
+            p.cores,
+            p.gpus,
+            CASE WHEN 'layer' = any(p_totals) THEN p.layer_id END AS layer_id,
+            CASE WHEN p_totals && ARRAY['job', 'folder', 'point'] THEN p.job_id END AS job_id,
+            CASE WHEN 'subscription' = any(p_totals) AND p.own THEN p.show_id END AS show_id,
+            CASE WHEN 'subscription' = any(p_totals) AND p.own THEN p.host_id END AS host_id
+        FROM retally.procs_of(p_show_ids, p_totals, p_keys) AS p
     ),
 
-    by_layer AS MATERIALIZED (
+    shares AS MATERIALIZED (
         SELECT
             p.layer_id,
             p.job_id,
             p.show_id,
-            p.local,
-            sum(p.cores) AS cores,
-            sum(p.gpus) AS gpus
-        FROM procs AS p
-        WHERE p_totals && ARRAY['layer', 'job', 'folder', 'point']
-        GROUP BY p.layer_id, p.job_id, p.show_id, p.local
-    ),
-
-    by_job AS MATERIALIZED (
-        SELECT
-            b.job_id,
-            min(b.show_id) AS show_id,
-            coalesce(sum(b.cores) FILTER (WHERE NOT b.local), 0) AS cores,
-            coalesce(sum(b.gpus) FILTER (WHERE NOT b.local), 0) AS gpus,
-            coalesce(sum(b.cores) FILTER (WHERE b.local), 0) AS local_cores,
-            coalesce(sum(b.gpus) FILTER (WHERE b.local), 0) AS local_gpus
-        FROM by_layer AS b
-        WHERE p_totals && ARRAY['job', 'folder', 'point']
-        GROUP BY b.job_id
-    ),
-
-    farm_by_job AS MATERIALIZED (
-        SELECT
-            b.show_id,
-            b.cores,
-            b.gpus,
-            j.pk_show::text AS job_show_id,
-            j.pk_folder::text AS folder_id,
-            j.pk_dept::text AS dept_id
-        FROM by_job AS b
-        INNER JOIN public.job AS j ON b.job_id = j.pk_job::text
-        WHERE p_totals && ARRAY['folder', 'point'] AND (b.cores <> 0 OR b.gpus <> 0)
-    ),
-
-    farm_by_host AS (
-        SELECT
-            p.show_id,
             p.host_id,
+            CASE
+                WHEN grouping(p.layer_id) = 0 THEN 'layer'
+                WHEN grouping(p.job_id) = 0 THEN 'job'
+                ELSE 'host'
+            END AS grouped_by,
             sum(p.cores) AS cores,
-            sum(p.gpus) AS gpus
+            sum(p.gpus) AS gpus,
+            coalesce(sum(p.cores) FILTER (WHERE p.local), 0) AS local_cores,
+            coalesce(sum(p.gpus) FILTER (WHERE p.local), 0) AS local_gpus
         FROM procs AS p
-        WHERE p.own AND NOT p.local AND 'subscription' = any(p_totals)
-        GROUP BY p.show_id, p.host_id
+        GROUP BY GROUPING SETS ((p.layer_id), (p.job_id), (p.show_id, p.host_id))
+    ),
+
+    jobs AS MATERIALIZED (
+        SELECT
+            j.pk_show::text AS show_id,
+            j.pk_folder::text AS folder_id,
+            j.pk_dept::text AS dept_id,
+            s.cores - s.local_cores AS cores,
+            s.gpus - s.local_gpus AS gpus
+        FROM shares AS s
+        INNER JOIN public.job AS j ON s.job_id = j.pk_job::text
+        WHERE
+            s.grouped_by = 'job'
+            AND p_totals && ARRAY['folder', 'point']
+            AND s.cores > s.local_cores
     ),
 
     sums AS (
         SELECT
-            b.show_id,
+            s.show_id,
             'subscription' AS total,
             h.pk_alloc::text AS key,
-            sum(b.cores) AS cores,
-            sum(b.gpus) AS gpus,
+            sum(s.cores - s.local_cores) AS cores,
+            sum(s.gpus - s.local_gpus) AS gpus,
             NULL::numeric AS local_cores,
             NULL::numeric AS local_gpus
-        FROM farm_by_host AS b
-        INNER JOIN public.host AS h ON b.host_id = h.pk_host::text
-        GROUP BY b.show_id, h.pk_alloc
+        FROM shares AS s
+        INNER JOIN public.host AS h ON s.host_id = h.pk_host::text
+        WHERE s.grouped_by = 'host' AND 'subscription' = any(p_totals) AND s.cores > s.local_cores
+        GROUP BY s.show_id, h.pk_alloc
         UNION ALL
         SELECT
-            min(b.show_id),
+            NULL,
             'layer',
-            b.layer_id,
-            sum(b.cores),
-            sum(b.gpus),
+            s.layer_id,
+            s.cores,
+            s.gpus,
             NULL,
             NULL
-        FROM by_layer AS b
-        WHERE 'layer' = any(p_totals)
-        GROUP BY b.layer_id
+        FROM shares AS s
+        WHERE s.grouped_by = 'layer' AND 'layer' = any(p_totals)
         UNION ALL
         SELECT
-            b.show_id,
+            NULL,
             'job',
-            b.job_id,
-            b.cores,
-            b.gpus,
-            b.local_cores,
-            b.local_gpus
-        FROM by_job AS b
-        WHERE 'job' = any(p_totals)
+            s.job_id,
+            s.cores - s.local_cores,
+            s.gpus - s.local_gpus,
+            s.local_cores,
+            s.local_gpus
+        FROM shares AS s
+        WHERE s.grouped_by = 'job' AND 'job' = any(p_totals)
         UNION ALL
         SELECT
-            min(b.show_id),
+            NULL,
             'folder',
-            b.folder_id,
-            sum(b.cores),
-            sum(b.gpus),
+            j.folder_id,
+            sum(j.cores),
+            sum(j.gpus),
             NULL,
             NULL
-        FROM farm_by_job AS b
+        FROM jobs AS j
         WHERE 'folder' = any(p_totals)
-        GROUP BY b.folder_id
+        GROUP BY j.folder_id
         UNION ALL
         SELECT
-            b.job_show_id,
+            j.show_id,
             'point',
-            b.dept_id,
-            sum(b.cores),
-            sum(b.gpus),
+            j.dept_id,
+            sum(j.cores),
+            sum(j.gpus),
             NULL,
             NULL
-        FROM farm_by_job AS b
-        WHERE b.job_show_id = any(p_show_ids) AND 'point' = any(p_totals)
-        GROUP BY b.job_show_id, b.dept_id
+        FROM jobs AS j
+        WHERE j.show_id = any(p_show_ids) AND 'point' = any(p_totals)
+        GROUP BY j.show_id, j.dept_id
     )
 
     SELECT

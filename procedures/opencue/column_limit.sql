@@ -4,7 +4,7 @@
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.column_limit(p_table text, p_column text)
 RETURNS numeric
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     SELECT
         CASE a.atttypid::regtype::text

@@ -10,12 +10,12 @@ RETURNS TABLE (
     was_cores numeric, was_gpus numeric, was_local_cores numeric, was_local_gpus numeric,
     cores numeric, gpus numeric, local_cores numeric, local_gpus numeric
 )
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     WITH pairs AS (
         SELECT
-            s.show_id AS row_show_id,
-            b.show_id AS proc_show_id,
+            s.show_id,
+            b.show_id AS told_show_id,
             coalesce(s.total, b.total) AS total,
             coalesce(s.key, b.key) AS key,
             s.cores AS was_cores,
@@ -29,11 +29,11 @@ AS $$
         FROM retally.stored_in(p_show_ids, p_totals) AS s
         FULL JOIN retally.booked_in(p_show_ids, p_totals, NULL) AS b
             ON
-                s.total = b.total
-                AND s.key = b.key
+                s.key = b.key
+                AND s.total = b.total
                 -- the other totals have keys that are unique in the farm
                 AND CASE WHEN s.total IN ('subscription', 'point') THEN s.show_id ELSE '' END
-                = CASE WHEN b.total IN ('subscription', 'point') THEN b.show_id ELSE '' END
+                = coalesce(b.show_id, '')
         WHERE
             s.total IS NULL
             OR s.cores <> coalesce(b.cores, 0)
@@ -42,22 +42,18 @@ AS $$
             OR s.local_gpus <> coalesce(b.local_gpus, 0)
     ),
 
-    homes AS (
+    homes AS MATERIALIZED (
         SELECT
             p.*,
-            coalesce(p.row_show_id, retally.home(p.proc_show_id, p.total, p.key)) AS home
+            coalesce(p.show_id, retally.home(p.told_show_id, p.total, p.key)) AS home
         FROM pairs AS p
     )
 
     SELECT
-        coalesce(h.home, h.proc_show_id),
+        h.home,
         h.total,
         h.key,
-        CASE
-            WHEN h.row_show_id IS NOT NULL THEN 'row'
-            WHEN h.home IS NULL THEN 'orphan'
-            ELSE 'missing'
-        END,
+        CASE WHEN h.show_id IS NULL THEN 'missing' ELSE 'row' END,
         h.was_cores,
         h.was_gpus,
         h.was_local_cores,
@@ -67,7 +63,24 @@ AS $$
         h.local_cores,
         h.local_gpus
     FROM homes AS h
-    WHERE coalesce(h.home, h.proc_show_id) = any(p_show_ids)
+    WHERE h.home = any(p_show_ids)
+    UNION ALL
+    SELECT
+        o.show_id,
+        h.total,
+        h.key,
+        'orphan',
+        NULL,
+        NULL,
+        NULL,
+        NULL,
+        o.cores,
+        o.gpus,
+        0,
+        0
+    FROM homes AS h
+    CROSS JOIN LATERAL retally.orphans_in(p_show_ids, h.total, h.key) AS o
+    WHERE h.home IS NULL
 $$;
 COMMENT ON FUNCTION retally.compared(text[], text[]) IS
 'Where stored and booked differ, one row per key.';

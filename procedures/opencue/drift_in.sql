@@ -4,7 +4,7 @@
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.drift_in(p_show_ids text[], p_totals text[])
 RETURNS TABLE (show_id text, total text, key text, slot text, stored numeric, booked numeric)
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     SELECT
         c.show_id,

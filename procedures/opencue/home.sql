@@ -4,7 +4,7 @@
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.home(p_show_id text, p_total text, p_key text)
 RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     SELECT CASE p_total
         WHEN 'layer'

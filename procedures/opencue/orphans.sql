@@ -4,7 +4,7 @@
 -- Locks and writes nothing; reads every proc of the farm.
 CREATE OR REPLACE FUNCTION retally.orphans()
 RETURNS TABLE (proc_id text, show_id text, cores bigint, gpus bigint, reason text)
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     SELECT
         p.pk_proc::text,

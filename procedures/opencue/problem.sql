@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION retally.problem(
     p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric
 )
 RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     SELECT
         p_total || ' ' || retally.row_name(p_total, p_key)

@@ -11,7 +11,7 @@ RETURNS TABLE (
     own boolean, show_id text, host_id text, layer_id text, job_id text,
     local boolean, cores bigint, gpus bigint
 )
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     WITH chosen AS (
         SELECT

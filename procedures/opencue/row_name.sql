@@ -3,7 +3,7 @@
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.row_name(p_total text, p_key text)
 RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     SELECT coalesce(CASE p_total
         WHEN 'subscription'

@@ -6,7 +6,7 @@ RETURNS TABLE (
     show_id text, total text, key text,
     cores numeric, gpus numeric, local_cores numeric, local_gpus numeric
 )
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     SELECT
         s.pk_show::text AS show_id,

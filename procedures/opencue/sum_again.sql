@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION retally.sum_again(p_show_id text, p_total text, p_key
 RETURNS TABLE (
     key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric
 )
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     SELECT
         k.key,
