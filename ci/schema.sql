@@ -467,18 +467,38 @@ $$;
 
 COMMENT ON FUNCTION retally.findings(p_show_ids text[], p_totals text[]) IS 'What is adrift in these totals of these shows, one finding per show and total.';
 
-CREATE FUNCTION retally.hold_row(p_show_id text, p_total text, p_key text, p_deadline timestamp with time zone) RETURNS text
+CREATE FUNCTION retally.hold_free_rows(p_show_id text, p_total text, p_keys text[], p_patient text[], OUT held text[], OUT busy text[]) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    SELECT
+        coalesce(array_agg(l.key) FILTER (WHERE l.held), '{}'),
+        coalesce(array_agg(l.key ORDER BY l.key) FILTER (WHERE NOT l.held), '{}')
+    INTO held, busy
+    FROM retally.lock_rows(p_show_id, p_total, p_keys, FALSE) AS l;
+    IF busy && p_patient THEN
+        RAISE EXCEPTION USING ERRCODE = 'RT000', MESSAGE = 'let go';
+    END IF;
+EXCEPTION
+    WHEN SQLSTATE 'RT000' THEN
+        -- the locks went with the subtransaction; what was learned of the busy rows did not
+        held := '{}';
+END
+$$;
+
+COMMENT ON FUNCTION retally.hold_free_rows(p_show_id text, p_total text, p_keys text[], p_patient text[], OUT held text[], OUT busy text[]) IS 'Locks those rows of a total that are free, or none when one is busy that is worth waiting for.';
+
+CREATE FUNCTION retally.hold_row(p_show_id text, p_total text, p_key text, p_limit interval) RETURNS text
     LANGUAGE plpgsql
     AS $$
 DECLARE
-    v_left interval := p_deadline - clock_timestamp();
     v_before text;
     v_held boolean;
 BEGIN
-    IF v_left < interval '1 millisecond' THEN
+    IF p_limit < interval '1 millisecond' THEN
         RETURN 'busy';
     END IF;
-    v_before := retally.set_lock_timeout(v_left);
+    v_before := retally.set_lock_timeout(p_limit);
     SELECT bool_and(l.held)
     INTO v_held
     FROM retally.lock_rows(p_show_id, p_total, ARRAY[p_key], TRUE) AS l;
@@ -490,7 +510,7 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION retally.hold_row(p_show_id text, p_total text, p_key text, p_deadline timestamp with time zone) IS 'Waits for one busy row of a total, no longer than until a deadline.';
+COMMENT ON FUNCTION retally.hold_row(p_show_id text, p_total text, p_key text, p_limit interval) IS 'Waits for one busy row of a total.';
 
 CREATE FUNCTION retally.hold_scope(p_scope text, p_wait boolean) RETURNS void
     LANGUAGE plpgsql
@@ -844,8 +864,6 @@ BEGIN
     PERFORM retally.hold_scope(f.show_id, p_wait)
     FROM unnest(p_findings) AS f
     GROUP BY f.show_id;
-    -- whoever waits for a row of ours began to wait after this moment
-    v_deadline := clock_timestamp() + retally.lock_budget();
 
     FOR v_finding IN
         SELECT f.*
@@ -857,6 +875,7 @@ BEGIN
         FROM retally.mend_rows(
             v_finding.show_id, v_finding.total, v_finding.keys, p_wait, v_deadline
         ) AS d;
+        v_deadline := v_done.deadline;
         show_id := v_finding.show_id;
         total := v_finding.total;
         rows_adrift := v_finding.rows_adrift;
@@ -901,12 +920,13 @@ $$;
 
 COMMENT ON FUNCTION retally.mend_in_one(p_findings retally.finding[], p_wait boolean, OUT rows_adrift bigint, OUT rows_changed bigint, OUT rows_deferred bigint, OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text[]) IS 'What mend() says of its findings, added up to one row.';
 
-CREATE FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, OUT rows_changed bigint, OUT busy text[], OUT problems text[]) RETURNS record
+CREATE FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, INOUT deadline timestamp with time zone, OUT rows_changed bigint, OUT busy text[], OUT problems text[]) RETURNS record
     LANGUAGE plpgsql
     AS $$
 DECLARE
+    v_patient text[] := p_keys;
+    v_begun timestamptz := clock_timestamp();
     v_held text[];
-    v_waited text[];
     v_answer text;
     v_key text;
 BEGIN
@@ -917,34 +937,54 @@ BEGIN
         RETURN;
     END IF;
 
-    SELECT
-        coalesce(array_agg(l.key) FILTER (WHERE l.held), '{}'),
-        coalesce(array_agg(l.key ORDER BY l.key) FILTER (WHERE NOT l.held), '{}')
+    IF NOT p_wait THEN
+        v_patient := ARRAY(
+            SELECT d.key
+            FROM retally.deferred AS d
+            CROSS JOIN retally.setting AS s
+            WHERE
+                d.scope = p_show_id
+                AND d.total = p_total
+                AND d.passes >= s.wait_after_passes
+        );
+    END IF;
+    SELECT h.held, h.busy
     INTO v_held, busy
-    FROM retally.lock_rows(p_show_id, p_total, p_keys, FALSE) AS l;
+    FROM retally.hold_free_rows(
+        p_show_id, p_total, p_keys, CASE WHEN deadline IS NULL THEN v_patient END
+    ) AS h;
+    IF cardinality(v_held) > 0 THEN
+        -- whoever waits for one of these rows began to wait after this moment
+        deadline := coalesce(deadline, v_begun + retally.lock_budget());
+    END IF;
 
-    SELECT coalesce(array_agg(b.key ORDER BY b.key), '{}')
-    INTO v_waited
-    FROM unnest(busy) AS b (key)
-    CROSS JOIN retally.setting AS s
-    WHERE p_wait OR EXISTS (
-        SELECT
-        FROM retally.deferred AS d
-        WHERE
-            d.scope = p_show_id
-            AND d.total = p_total
-            AND d.key = b.key
-            AND d.passes >= s.wait_after_passes
-    );
-    FOREACH v_key IN ARRAY v_waited LOOP
-        v_answer := retally.hold_row(p_show_id, p_total, v_key, p_deadline);
+    FOREACH v_key IN ARRAY busy LOOP
+        CONTINUE WHEN v_key <> ALL (v_patient);
+        v_answer := retally.hold_row(
+            p_show_id, p_total, v_key,
+            -- with empty hands nobody waits for us; with a lock in hand all the waits that a row
+            -- can cost have to fit
+            CASE
+                WHEN deadline IS NULL THEN retally.lock_budget()
+                ELSE (deadline - clock_timestamp()) / 4
+            END
+        );
+        IF v_answer = 'held' THEN
+            v_held := v_held || v_key;
+            deadline := coalesce(deadline, clock_timestamp() + retally.lock_budget());
+        END IF;
         IF v_answer <> 'busy' THEN
             busy := array_remove(busy, v_key);
         END IF;
-        IF v_answer = 'held' THEN
-            v_held := v_held || v_key;
-        END IF;
     END LOOP;
+
+    -- all again: those that were let go of, and those held already, which costs nothing
+    IF cardinality(v_held) < cardinality(p_keys) - cardinality(busy) THEN
+        SELECT h.held, h.busy
+        INTO v_held, busy
+        FROM retally.hold_free_rows(p_show_id, p_total, p_keys, NULL) AS h;
+        deadline := coalesce(deadline, clock_timestamp() + retally.lock_budget());
+    END IF;
 
     IF cardinality(v_held) > 0 THEN
         SELECT
@@ -957,7 +997,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, OUT rows_changed bigint, OUT busy text[], OUT problems text[]) IS 'Lock, sum again, write: for rows of one total of a show.';
+COMMENT ON FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, INOUT deadline timestamp with time zone, OUT rows_changed bigint, OUT busy text[], OUT problems text[]) IS 'Lock, sum again, write: for rows of one total of a show.';
 
 CREATE FUNCTION retally.named_drift(p_show_ids text[], p_totals text[]) RETURNS TABLE(show_name text, total text, name text, key text, slot text, stored numeric, booked numeric)
     LANGUAGE plpgsql STABLE

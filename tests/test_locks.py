@@ -133,7 +133,7 @@ def test_a_row_deferred_a_few_passes_running_is_waited_for(
     assert farm_db.execute("SELECT FROM retally.deferred").fetchall() == []
 
 
-def test_in_a_cycle_of_locks_the_recompute_gives_way_and_the_booking_goes_on(
+def test_a_busy_row_is_waited_for_with_empty_hands_so_that_there_is_no_cycle(
     farm_db: psycopg.Connection, connect: Connect
 ) -> None:
     rows = Rows(farm_db)
@@ -142,16 +142,32 @@ def test_in_a_cycle_of_locks_the_recompute_gives_way_and_the_booking_goes_on(
     for layer in layers:
         rows.proc(work.host, work.show, work.job, layer, cores=100)
     writer, worker = connect(), connect()
+    worker.execute("SET deadlock_timeout = '60s'")
     update = "UPDATE layer_resource SET int_max_rss = 1 WHERE pk_layer = %s"
     writer.execute("BEGIN")
     writer.execute(update, (layers[1],))
     running = run_in_background(worker, "CALL retally.recompute_layer(%s)", (work.show,))
     await_blocked(farm_db, worker)
-    # holds the second row and asks for the first, which the recompute holds: a cycle
+    # the first row was free and is adrift, but nobody who waits holds it
+    writer.execute("SET lock_timeout = '1ms'")
     writer.execute(update, (layers[0],))
     writer.execute("COMMIT")
-    assert running.result(60)[0][:3] == (2, 1, 1)
-    row = farm_db.execute("CALL retally.recompute_layer(%s)", (work.show,)).fetchone()
+    assert running.result(60)[0][:3] == (2, 2, 0)
+
+
+def test_in_a_cycle_of_locks_the_recompute_gives_way_and_the_booking_goes_on(
+    farm_db: psycopg.Connection, connect: Connect
+) -> None:
+    work = wrong_show(farm_db)
+    writer, worker = connect(), connect()
+    lock(writer, work, "layer")
+    running = run_in_background(worker, "CALL retally.recompute_show(%s)", (work.show,))
+    await_blocked(farm_db, worker)
+    # holds the layer's row and asks for the subscription's, which the recompute holds: a cycle
+    writer.execute("UPDATE subscription SET int_size = 1 WHERE pk_show = %s", (work.show,))
+    writer.execute("COMMIT")
+    assert running.result(60)[0][:3] == (5, 4, 1)
+    row = farm_db.execute("CALL retally.recompute_show(%s)", (work.show,)).fetchone()
     assert row is not None
     assert row[:3] == (1, 1, 0)
 
@@ -180,11 +196,11 @@ def test_the_wait_ends_before_anybody_looks_for_a_deadlock(farm_db: psycopg.Conn
         assert row == (budget,)
 
 
-def test_a_row_past_the_deadline_is_not_waited_for_at_all(
+def test_a_row_is_waited_for_no_longer_than_the_limit(
     farm_db: psycopg.Connection, connect: Connect
 ) -> None:
     work = wrong_show(farm_db)
-    hold = "SELECT retally.hold_row(%s, 'layer', %s, clock_timestamp() + %s::interval)"
+    hold = "SELECT retally.hold_row(%s, 'layer', %s, %s::interval)"
     lock(connect(), work, "layer")
     assert farm_db.execute(hold, (work.show, work.layer, "-1s")).fetchone() == ("busy",)
     assert farm_db.execute(hold, (work.show, work.layer, "20ms")).fetchone() == ("busy",)

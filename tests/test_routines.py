@@ -125,8 +125,12 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     ),
     "column_limit": ("SELECT retally.column_limit('point', 'int_gpus')", [(2**31 - 1,)]),
     "hold_row": (
-        "SELECT retally.hold_row('{show}', 'job', '{job}', clock_timestamp() + '1 min')",
+        "SELECT retally.hold_row('{show}', 'job', '{job}', '1 min')",
         [("held",)],
+    ),
+    "hold_free_rows": (
+        "SELECT * FROM retally.hold_free_rows('{show}', 'job', ARRAY['{job}'], ARRAY['{job}'])",
+        [(["{job}"], [])],
     ),
     "mend": (
         f"SELECT total, rows_changed, rows_deferred, rows_failed FROM retally.mend({FOUND}, false)",
@@ -137,7 +141,8 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         [(5, 5, 0, 0, 1538, 17, [])],
     ),
     "mend_rows": (
-        "SELECT * FROM retally.mend_rows('{show}', 'point', ARRAY['{dept}'], true, now())",
+        "SELECT rows_changed, busy, problems"
+        " FROM retally.mend_rows('{show}', 'point', ARRAY['{dept}'], true, NULL)",
         [(1, [], [])],
     ),
     "recompute_in_one": (

@@ -31,8 +31,6 @@ BEGIN
     PERFORM retally.hold_scope(f.show_id, p_wait)
     FROM unnest(p_findings) AS f
     GROUP BY f.show_id;
-    -- whoever waits for a row of ours began to wait after this moment
-    v_deadline := clock_timestamp() + retally.lock_budget();
 
     FOR v_finding IN
         SELECT f.*
@@ -44,6 +42,7 @@ BEGIN
         FROM retally.mend_rows(
             v_finding.show_id, v_finding.total, v_finding.keys, p_wait, v_deadline
         ) AS d;
+        v_deadline := v_done.deadline;
         show_id := v_finding.show_id;
         total := v_finding.total;
         rows_adrift := v_finding.rows_adrift;
