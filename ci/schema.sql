@@ -586,266 +586,172 @@ $$;
 
 COMMENT ON FUNCTION retally.lock_budget() IS 'How long a pass may wait after its first row lock: half of deadlock_timeout.';
 
-CREATE FUNCTION retally.lock_folder(p_show_id text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
+CREATE FUNCTION retally.lock_folder(p_show_id text, p_keys text[], p_wait boolean) RETURNS SETOF text
     LANGUAGE plpgsql
     AS $$
-DECLARE
-    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
-        SELECT
-            r.pk_folder::text,
-            TRUE
-        FROM public.folder_resource AS r
-        WHERE r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_folder
-        FOR NO KEY UPDATE OF r;
-        RETURN;
-    END IF;
-
-    v_held := ARRAY(
         SELECT r.pk_folder::text
         FROM public.folder_resource AS r
         WHERE r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_folder
-        FOR NO KEY UPDATE OF r SKIP LOCKED
-    );
-    RETURN QUERY
-    SELECT
-        h.key,
-        TRUE
-    FROM unnest(v_held) AS h (key);
-    -- most often all are free, and the table need not be read again
-    IF cardinality(v_held) < cardinality(p_keys) THEN
+        FOR NO KEY UPDATE OF r;
+    ELSE
         RETURN QUERY
-        SELECT
-            r.pk_folder::text,
-            FALSE
+        SELECT r.pk_folder::text
         FROM public.folder_resource AS r
-        WHERE
-            r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-            AND r.pk_folder::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+        WHERE r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        ORDER BY r.pk_folder
+        FOR NO KEY UPDATE OF r SKIP LOCKED;
     END IF;
 END
 $$;
 
-COMMENT ON FUNCTION retally.lock_folder(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks folder totals of a show in key order and says which are held.';
+COMMENT ON FUNCTION retally.lock_folder(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks folder totals of a show in key order and answers with the keys it holds.';
 
-CREATE FUNCTION retally.lock_job(p_show_id text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
+CREATE FUNCTION retally.lock_job(p_show_id text, p_keys text[], p_wait boolean) RETURNS SETOF text
     LANGUAGE plpgsql
     AS $$
-DECLARE
-    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
-        SELECT
-            r.pk_job::text,
-            TRUE
-        FROM public.job_resource AS r
-        WHERE r.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_job
-        FOR NO KEY UPDATE OF r;
-        RETURN;
-    END IF;
-
-    v_held := ARRAY(
         SELECT r.pk_job::text
         FROM public.job_resource AS r
         WHERE r.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_job
-        FOR NO KEY UPDATE OF r SKIP LOCKED
-    );
-    RETURN QUERY
-    SELECT
-        h.key,
-        TRUE
-    FROM unnest(v_held) AS h (key);
-    -- most often all are free, and the table need not be read again
-    IF cardinality(v_held) < cardinality(p_keys) THEN
+        FOR NO KEY UPDATE OF r;
+    ELSE
         RETURN QUERY
-        SELECT
-            r.pk_job::text,
-            FALSE
+        SELECT r.pk_job::text
         FROM public.job_resource AS r
-        WHERE
-            r.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-            AND r.pk_job::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+        WHERE r.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        ORDER BY r.pk_job
+        FOR NO KEY UPDATE OF r SKIP LOCKED;
     END IF;
 END
 $$;
 
-COMMENT ON FUNCTION retally.lock_job(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks job totals of a show in key order and says which are held.';
+COMMENT ON FUNCTION retally.lock_job(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks job totals of a show in key order and answers with the keys it holds.';
 
-CREATE FUNCTION retally.lock_layer(p_show_id text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
+CREATE FUNCTION retally.lock_layer(p_show_id text, p_keys text[], p_wait boolean) RETURNS SETOF text
     LANGUAGE plpgsql
     AS $$
-DECLARE
-    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
-        SELECT
-            r.pk_layer::text,
-            TRUE
-        FROM public.layer_resource AS r
-        WHERE r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_layer
-        FOR NO KEY UPDATE OF r;
-        RETURN;
-    END IF;
-
-    v_held := ARRAY(
         SELECT r.pk_layer::text
         FROM public.layer_resource AS r
         WHERE r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_layer
-        FOR NO KEY UPDATE OF r SKIP LOCKED
-    );
-    RETURN QUERY
-    SELECT
-        h.key,
-        TRUE
-    FROM unnest(v_held) AS h (key);
-    -- most often all are free, and the table need not be read again
-    IF cardinality(v_held) < cardinality(p_keys) THEN
+        FOR NO KEY UPDATE OF r;
+    ELSE
         RETURN QUERY
-        SELECT
-            r.pk_layer::text,
-            FALSE
+        SELECT r.pk_layer::text
         FROM public.layer_resource AS r
-        WHERE
-            r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-            AND r.pk_layer::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+        WHERE r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        ORDER BY r.pk_layer
+        FOR NO KEY UPDATE OF r SKIP LOCKED;
     END IF;
 END
 $$;
 
-COMMENT ON FUNCTION retally.lock_layer(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks layer totals of a show in key order and says which are held.';
+COMMENT ON FUNCTION retally.lock_layer(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks layer totals of a show in key order and answers with the keys it holds.';
 
-CREATE FUNCTION retally.lock_point(p_show_id text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
+CREATE FUNCTION retally.lock_point(p_show_id text, p_keys text[], p_wait boolean) RETURNS SETOF text
     LANGUAGE plpgsql
     AS $$
-DECLARE
-    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
-        SELECT
-            r.pk_dept::text,
-            TRUE
-        FROM public.point AS r
-        WHERE
-            r.pk_show::text = p_show_id
-            AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_dept
-        FOR NO KEY UPDATE OF r;
-        RETURN;
-    END IF;
-
-    v_held := ARRAY(
         SELECT r.pk_dept::text
         FROM public.point AS r
         WHERE
             r.pk_show::text = p_show_id
             AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_dept
-        FOR NO KEY UPDATE OF r SKIP LOCKED
-    );
-    RETURN QUERY
-    SELECT
-        h.key,
-        TRUE
-    FROM unnest(v_held) AS h (key);
-    -- most often all are free, and the table need not be read again
-    IF cardinality(v_held) < cardinality(p_keys) THEN
+        FOR NO KEY UPDATE OF r;
+    ELSE
         RETURN QUERY
-        SELECT
-            r.pk_dept::text,
-            FALSE
+        SELECT r.pk_dept::text
         FROM public.point AS r
         WHERE
             r.pk_show::text = p_show_id
             AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-            AND r.pk_dept::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+        ORDER BY r.pk_dept
+        FOR NO KEY UPDATE OF r SKIP LOCKED;
     END IF;
 END
 $$;
 
-COMMENT ON FUNCTION retally.lock_point(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks point totals of a show in key order and says which are held.';
+COMMENT ON FUNCTION retally.lock_point(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks point totals of a show in key order and answers with the keys it holds.';
 
 CREATE FUNCTION retally.lock_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-    CASE p_total
-        WHEN 'subscription' THEN
-            RETURN QUERY SELECT * FROM retally.lock_subscription(p_show_id, p_keys, p_wait);
-        WHEN 'layer' THEN
-            RETURN QUERY SELECT * FROM retally.lock_layer(p_show_id, p_keys, p_wait);
-        WHEN 'job' THEN
-            RETURN QUERY SELECT * FROM retally.lock_job(p_show_id, p_keys, p_wait);
-        WHEN 'folder' THEN
-            RETURN QUERY SELECT * FROM retally.lock_folder(p_show_id, p_keys, p_wait);
-        WHEN 'point' THEN
-            RETURN QUERY SELECT * FROM retally.lock_point(p_show_id, p_keys, p_wait);
-    END CASE;
-END
-$$;
-
-COMMENT ON FUNCTION retally.lock_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean) IS 'Locks rows of one total of a show, by the total''s name.';
-
-CREATE FUNCTION retally.lock_subscription(p_show_id text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
     LANGUAGE plpgsql
     AS $$
 DECLARE
     v_held text[];
 BEGIN
-    IF p_wait THEN
+    CASE p_total
+        WHEN 'subscription' THEN
+            v_held := ARRAY(SELECT retally.lock_subscription(p_show_id, p_keys, p_wait));
+        WHEN 'layer' THEN
+            v_held := ARRAY(SELECT retally.lock_layer(p_show_id, p_keys, p_wait));
+        WHEN 'job' THEN
+            v_held := ARRAY(SELECT retally.lock_job(p_show_id, p_keys, p_wait));
+        WHEN 'folder' THEN
+            v_held := ARRAY(SELECT retally.lock_folder(p_show_id, p_keys, p_wait));
+        WHEN 'point' THEN
+            v_held := ARRAY(SELECT retally.lock_point(p_show_id, p_keys, p_wait));
+    END CASE;
+    RETURN QUERY
+    SELECT
+        h.key,
+        TRUE
+    FROM unnest(v_held) AS h (key);
+    -- most often all are free, and the totals need not be read again
+    IF cardinality(v_held) < cardinality(p_keys) THEN
         RETURN QUERY
         SELECT
-            r.pk_alloc::text,
-            TRUE
-        FROM public.subscription AS r
+            s.key,
+            FALSE
+        FROM retally.stored_in(ARRAY[p_show_id], ARRAY[p_total]) AS s
         WHERE
-            r.pk_show::text = p_show_id
-            AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_alloc
-        FOR NO KEY UPDATE OF r;
-        RETURN;
+            s.key IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+            AND s.key NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
     END IF;
+END
+$$;
 
-    v_held := ARRAY(
+COMMENT ON FUNCTION retally.lock_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean) IS 'Locks rows of one total of a show and says of each whether it is held now.';
+
+CREATE FUNCTION retally.lock_subscription(p_show_id text, p_keys text[], p_wait boolean) RETURNS SETOF text
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF p_wait THEN
+        RETURN QUERY
         SELECT r.pk_alloc::text
         FROM public.subscription AS r
         WHERE
             r.pk_show::text = p_show_id
             AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_alloc
-        FOR NO KEY UPDATE OF r SKIP LOCKED
-    );
-    RETURN QUERY
-    SELECT
-        h.key,
-        TRUE
-    FROM unnest(v_held) AS h (key);
-    -- most often all are free, and the table need not be read again
-    IF cardinality(v_held) < cardinality(p_keys) THEN
+        FOR NO KEY UPDATE OF r;
+    ELSE
         RETURN QUERY
-        SELECT
-            r.pk_alloc::text,
-            FALSE
+        SELECT r.pk_alloc::text
         FROM public.subscription AS r
         WHERE
             r.pk_show::text = p_show_id
             AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-            AND r.pk_alloc::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+        ORDER BY r.pk_alloc
+        FOR NO KEY UPDATE OF r SKIP LOCKED;
     END IF;
 END
 $$;
 
-COMMENT ON FUNCTION retally.lock_subscription(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks subscription totals of a show in key order and says which are held.';
+COMMENT ON FUNCTION retally.lock_subscription(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks subscription totals of a show in key order and answers with the keys it holds.';
 
 CREATE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean) RETURNS TABLE(show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint, rows_failed bigint, core_units numeric, gpus numeric, seconds double precision, problems text[])
     LANGUAGE plpgsql

@@ -169,9 +169,9 @@ for _total in TOTALS:
     _args = f"'{{show}}', ARRAY['{_name}', 'gone']"
     CALLS |= {
         f"lock_{_total}": (
-            f"SELECT * FROM retally.lock_{_total}({_args}, false)"
-            f" UNION ALL SELECT * FROM retally.lock_{_total}({_args}, true)",
-            [(_name, True), (_name, True)],
+            f"SELECT retally.lock_{_total}({_args}, false)"
+            f" UNION ALL SELECT retally.lock_{_total}({_args}, true)",
+            [(_name,), (_name,)],
         ),
         f"write_{_total}": (f"SELECT * FROM retally.write_{_total}({_args})", [(_name, True)]),
     }

@@ -1,51 +1,28 @@
--- Locks the folder totals p_keys of a show in key order and answers which of them are held now;
--- rows that are gone are not in the answer.
+-- Locks the folder totals p_keys of a show in key order; answers with the keys that it holds now.
 -- p_wait: wait for busy rows, as lock_timeout allows; otherwise skip them.
 -- Locks: FOR NO KEY UPDATE on public.folder_resource. Writes nothing.
--- Raises 55P03 when the wait took too long.
+-- Raises 55P03 when a wait took too long.
 CREATE OR REPLACE FUNCTION retally.lock_folder(p_show_id text, p_keys text[], p_wait boolean)
-RETURNS TABLE (key text, held boolean)
+RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE
 AS $$
-DECLARE
-    v_held text[];
 BEGIN
     IF p_wait THEN
         RETURN QUERY
-        SELECT
-            r.pk_folder::text,
-            TRUE
-        FROM public.folder_resource AS r
-        WHERE r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_folder
-        FOR NO KEY UPDATE OF r;
-        RETURN;
-    END IF;
-
-    v_held := ARRAY(
         SELECT r.pk_folder::text
         FROM public.folder_resource AS r
         WHERE r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         ORDER BY r.pk_folder
-        FOR NO KEY UPDATE OF r SKIP LOCKED
-    );
-    RETURN QUERY
-    SELECT
-        h.key,
-        TRUE
-    FROM unnest(v_held) AS h (key);
-    -- most often all are free, and the table need not be read again
-    IF cardinality(v_held) < cardinality(p_keys) THEN
+        FOR NO KEY UPDATE OF r;
+    ELSE
         RETURN QUERY
-        SELECT
-            r.pk_folder::text,
-            FALSE
+        SELECT r.pk_folder::text
         FROM public.folder_resource AS r
-        WHERE
-            r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-            AND r.pk_folder::text NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
+        WHERE r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        ORDER BY r.pk_folder
+        FOR NO KEY UPDATE OF r SKIP LOCKED;
     END IF;
 END
 $$;
 COMMENT ON FUNCTION retally.lock_folder(text, text[], boolean) IS
-'Locks folder totals of a show in key order and says which are held.';
+'Locks folder totals of a show in key order and answers with the keys it holds.';
