@@ -1,4 +1,4 @@
--- Locks the layer totals p_keys of a show in key order; answers with the keys that it holds now.
+-- Locks the layer totals p_keys of a show in key order; answers with those that it holds.
 -- p_wait: wait for busy rows, as lock_timeout allows; otherwise skip them.
 -- Locks: FOR NO KEY UPDATE on public.layer_resource. Writes nothing.
 -- Raises 55P03 when a wait took too long.
