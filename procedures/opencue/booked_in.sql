@@ -1,9 +1,8 @@
--- What the procs say, by total and key: the rule of each total, written here and nowhere else.
--- p_show_ids: pk_show of each show. p_totals: which totals. p_keys: only these rows of the one
--- total; or null. show_id: whose row it is, told where the key does not tell (subscription, point).
--- Keys: subscription pk_alloc, layer pk_layer, job pk_job, folder pk_folder, point pk_dept.
--- Cores in core units; numeric, since a sum of bigints fits no smaller type.
--- May hold rows of other shows' layers, jobs or folders, or of none: compared() sorts them out.
+-- What the procs of the shows say, by total and key: each total's rule, here and nowhere else.
+-- p_keys: only these rows of the one total; or null. Cores in core units; numeric, since a sum of
+-- bigints fits no smaller type. Keys: pk_alloc, pk_layer, pk_job, pk_folder, pk_dept; show_id goes
+-- with pk_alloc and pk_dept. May hold rows that are not these shows': compared() sorts them out.
+-- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.booked_in(
     p_show_ids text[], p_totals text[], p_keys text[]
 )

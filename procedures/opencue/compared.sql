@@ -1,8 +1,7 @@
--- Where stored and booked differ, one row per key; the base of every pass and of drift().
--- p_show_ids: pk_show of each show. p_totals: which totals.
--- was_… is stored, the rest booked, 0 where no proc says anything.
--- kind: row (a total to correct), missing (the farm knows the thing, its row is not there),
--- orphan (procs of this show name a layer or job that the farm does not know).
+-- Where stored (was_…) and booked differ, one row per key; the base of every pass and of drift().
+-- Cores in core units; 0 booked where no proc says anything. kind: row (a total to correct),
+-- missing (the farm knows the thing, its row is not there), orphan (procs of this show name a
+-- layer or job that the farm does not know).
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.compared(p_show_ids text[], p_totals text[])
 RETURNS TABLE (

@@ -1,9 +1,8 @@
--- What is adrift in these totals of these shows: one statement, one snapshot, each proc read once
--- for all of them. One finding per show and total, quiet ones too, in the order of the booking
--- path. p_show_ids: pk_show of each show. core_units, gpus: drift as absolute sums.
--- rows_failed: rows that are missing. problems: these, and procs of things the farm knows not.
--- Locks and writes nothing.
--- Raises RT004.
+-- What is adrift in these totals of these shows: one statement, one snapshot, procs read once.
+-- One finding per show and total, quiet ones too, in the order of the booking path. core_units,
+-- gpus: drift as absolute sums. rows_failed: rows that are missing; problems names these, and
+-- what procs name and the farm does not know.
+-- Locks and writes nothing. Raises RT004.
 CREATE OR REPLACE FUNCTION retally.findings(p_show_ids text[], p_totals text[])
 RETURNS SETOF retally.finding
 LANGUAGE plpgsql STABLE

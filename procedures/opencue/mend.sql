@@ -1,11 +1,8 @@
--- Lock, sum again, write: for what was found adrift in one show. The second sum decides what is
--- written, so a finding may be old; it only says where to look.
--- p_findings: of one show. p_wait: wait for busy rows; otherwise only for those that were busy in
--- setting.wait_after_passes passes running. One row per finding: what was found, rows_changed,
--- rows_deferred (still busy), rows_failed (see problems), seconds.
+-- Lock, sum again, write: what was found adrift in one show. The second sum decides what is
+-- written: a finding only says where to look, and may be old. One row per finding, with the rows
+-- changed, deferred (still busy) and failed (see problems). p_wait: as in mend_rows().
 -- Locks: the show's writer lock, then the rows adrift, in the order of the booking path.
--- Writes: the five totals' tables, retally.pass, retally.deferred.
--- Raises RT003, RT005.
+-- Writes: the totals, retally.pass, retally.deferred. Raises RT003, RT005.
 CREATE OR REPLACE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean)
 RETURNS TABLE (
     show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint,

@@ -1,8 +1,7 @@
 -- The procs that can bear on these totals of these shows: the access paths, apart from the rules.
--- p_keys: only the procs behind these rows of the one total in p_totals; null: all of the shows.
--- own: the proc names one of these shows. pk_job, pk_layer and pk_show of a proc have no foreign
--- key and may disagree; so there come also strays, which sit on the shows' layers or jobs.
--- cores are core units.
+-- p_keys: only those behind these rows of the one total; null: all. cores are core units. own: the
+-- proc names one of these shows. A proc's show, job and layer have no foreign key and may disagree;
+-- so there come also strays, which sit on the shows' layers or jobs.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.procs_of(
     p_show_ids text[], p_totals text[], p_keys text[]

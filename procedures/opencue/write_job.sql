@@ -1,8 +1,7 @@
 -- Sums the locked job totals p_keys of a show again and writes those that are still different.
 -- Answers with the rows written, and with those whose sum does not fit its column (fits false).
--- A total that rises while one of its slots is above its maximum would make the farm's trigger
--- raise, which looks only while the maximum stays the same: so just such a row goes through
--- maxima of one less, put back at once under the same row lock.
+-- The farm's trigger refuses a rise above a maximum, but only while the maximum stays the same: so
+-- just such a row goes through maxima of one less, put back at once under the same row lock.
 -- Locks: what lock_job() has locked before. Writes: public.job_resource.
 CREATE OR REPLACE FUNCTION retally.write_job(p_show_id text, p_keys text[])
 RETURNS TABLE (key text, fits boolean)

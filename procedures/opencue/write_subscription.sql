@@ -1,8 +1,7 @@
 -- Sums the locked subscription totals p_keys of a show again and writes those that still differ.
 -- Answers with the rows written, and with those whose sum does not fit its column (fits false).
--- A total that rises above its burst would make the farm's trigger raise, which looks only while
--- the burst stays the same: so just such a row goes through a burst of one less, put back at once
--- under the same row lock, where nobody can see or change it.
+-- The farm's trigger refuses a rise above the burst, but only while the burst stays the same: so
+-- just such a row goes through a burst of one less, put back at once under the same row lock.
 -- Locks: what lock_subscription() has locked before. Writes: public.subscription.
 CREATE OR REPLACE FUNCTION retally.write_subscription(p_show_id text, p_keys text[])
 RETURNS TABLE (key text, fits boolean)
