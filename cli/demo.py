@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from retally.cli.options import debug_option
-from retally.cli.output import console, cores, note
+from retally.cli.output import console, cores, counted, note
 from retally.cli.traffic import book_and_release
 from retally.procedures import TOTALS, install, routines
 from retally.sql.connect import connect
@@ -79,7 +79,7 @@ def demo(seconds: float | None) -> None:
                 _prepare(conn)
                 note(f"PostgreSQL {server.version}, {_SIZE.procs} procs in {_SIZE.shows} shows")
                 left = _play(conn, dsn, stop, seconds)
-    note(f"{left:,} rows are adrift at the end" if left else "no drift at the end")
+    note(f"{counted(left, 'row')} adrift at the end" if left else "no drift at the end")
 
 
 def _prepare(conn: psycopg.Connection) -> None:
@@ -177,7 +177,7 @@ def _line(shows: list[ShowNow], resting: bool) -> str:
     procs, units = sum(s.procs for s in shows), sum(s.units for s in shows)
     state = "resting" if resting else "booking"
     return (
-        f"{state}: {procs:,} procs, {cores(units)} cores, {_adrift(shows):,} rows adrift"
+        f"{state}: {procs:,} procs, {cores(units)} cores, {counted(_adrift(shows), 'row')} adrift"
         f" by {cores(sum(s.units_adrift for s in shows))} cores"
     )
 

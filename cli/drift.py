@@ -17,7 +17,7 @@ from retally.cli.options import (
     show_option,
     total_option,
 )
-from retally.cli.output import Row, cores, note, print_rows
+from retally.cli.output import Row, cores, counted, note, print_rows
 from retally.procedures import Drift, routines
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def drift(
     rows = len({(item.show, item.total, item.key) for item in found})
     shows = len({item.show for item in found})
     note(
-        f"{len(found):,} slots in {rows:,} rows of {shows:,} shows are adrift"
+        f"adrift: {counted(len(found), 'slot')} in {counted(rows, 'row')} of {counted(shows, 'show')}"
         if found
         else "no drift"
     )

@@ -40,6 +40,11 @@ def print_rows(rows: Sequence[Row], style: str, columns: Sequence[str]) -> None:
         _print_table(rows, columns)
 
 
+def counted(number: int, thing: str) -> str:
+    """The number and the thing, in the plural unless it is one."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def note(text: str) -> None:
     """A line for the person, on standard error, so that standard output stays data."""
     click.echo(text, err=True)

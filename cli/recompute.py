@@ -19,7 +19,7 @@ from retally.cli.options import (
     show_option,
     total_option,
 )
-from retally.cli.output import Row, cores, note, print_rows
+from retally.cli.output import Row, cores, counted, note, print_rows
 from retally.procedures import Finding, Pass, Show, routines
 from retally.procedures.rebuild import Failure, Outcome, rebuild
 from retally.sql.errors import RetallyError
@@ -147,7 +147,7 @@ def _tell(found: Sequence[Finding], shows: Sequence[Show], style: str) -> None:
         print_rows(rows, style, _columns(_DRY_COLUMNS, style))
     for problem in [text for f in found for text in f.problems]:
         note(f"note: {problem}")
-    note(f"{sum(f.rows_adrift for f in found):,} rows adrift; nothing written (--dry-run)")
+    note(f"{counted(sum(f.rows_adrift for f in found), 'row')} adrift; nothing written (--dry-run)")
 
 
 def _report(outcome: Outcome, shows: Sequence[Show], style: str) -> Exit:
@@ -174,7 +174,10 @@ def _report(outcome: Outcome, shows: Sequence[Show], style: str) -> Exit:
         note(f"failed: show {names[failure.show_id]}: {_line(failure)}")
     changed = sum(p.rows_changed for p in outcome.passes)
     deferred = sum(p.rows_deferred for p in outcome.passes)
-    note(f"{changed:,} rows changed in {len(shows):,} shows, {deferred:,} left because busy")
+    note(
+        f"{counted(changed, 'row')} changed in {counted(len(shows), 'show')},"
+        f" {deferred:,} left because busy"
+    )
     return _exit(outcome, deferred)
 
 
@@ -184,7 +187,7 @@ def _exit(outcome: Outcome, deferred: int) -> Exit:
         raise RetallyError("some shows could not be rebuilt", "see the lines above")
     if failed:
         raise RetallyError(
-            f"{failed:,} rows cannot be rebuilt, all others are", "see the notes above"
+            f"{counted(failed, 'row')} cannot be rebuilt, all others are", "see the notes above"
         )
     return Exit.BUSY if deferred or outcome.failures else Exit.FINE
 

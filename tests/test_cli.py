@@ -62,7 +62,7 @@ def test_drift_lists_each_slot_and_exits_with_3(retally: Retally, work: Work) ->
         "booked": 300,
         "drift": -307,
     }
-    assert result.stderr == "12 slots in 5 rows of 1 shows are adrift\n"
+    assert result.stderr == "adrift: 12 slots in 5 rows of 1 show\n"
 
 
 def test_drift_as_csv_has_the_same_rows_and_columns(retally: Retally, work: Work) -> None:
@@ -111,11 +111,11 @@ def test_recompute_mends_and_a_second_run_finds_nothing(retally: Retally, work: 
     rows = json.loads(result.stdout)
     assert [row["rows_changed"] for row in rows] == [1] * 5
     assert rows[0]["core_units_adrift"] == 307
-    assert result.stderr == "5 rows changed in 1 shows, 0 left because busy\n"
+    assert result.stderr == "5 rows changed in 1 show, 0 left because busy\n"
     assert retally("drift").exit_code == 0
     again = retally("recompute", "--show", work.show)
     assert (again.exit_code, again.stdout) == (0, "")
-    assert again.stderr == "0 rows changed in 1 shows, 0 left because busy\n"
+    assert again.stderr == "0 rows changed in 1 show, 0 left because busy\n"
 
 
 @pytest.mark.usefixtures("work")
@@ -141,7 +141,7 @@ def test_all_means_every_managed_show(farm_db: psycopg.Connection, retally: Reta
     assert (none.exit_code, none.stdout) == (0, "")
     assert "no show is managed" in none.stderr
     retally("managed", "--show", "other", "on")
-    assert "in 1 shows" in retally("recompute", "--all").stderr
+    assert "in 1 show," in retally("recompute", "--all").stderr
     assert retally("drift").exit_code == 3
     assert "in 2 shows" in retally("recompute", "--all", "--unmanaged-too").stderr
     assert retally("drift").exit_code == 0
@@ -199,7 +199,7 @@ def test_what_cannot_be_rebuilt_is_named_and_is_an_error(
     result = retally("recompute", "--show", "comet")
     assert result.exit_code == 1
     assert f"note: point {work.dept}: its row is missing" in result.stderr
-    assert "Error: 1 rows cannot be rebuilt, all others are" in result.stderr
+    assert "Error: 1 row cannot be rebuilt, all others are" in result.stderr
 
 
 @pytest.mark.usefixtures("work")
