@@ -48,13 +48,10 @@ def drift(
     found = _read(conn, names, chosen_totals(totals))
     if found or style != "table":
         print_rows([_row(item, style) for item in found], style, _COLUMNS)
-    rows = len({(item.show, item.total, item.key) for item in found})
-    shows = len({item.show for item in found})
-    note(
-        f"adrift: {counted(len(found), 'slot')} in {counted(rows, 'row')} of {counted(shows, 'show')}"
-        if found
-        else "no drift"
-    )
+    slots = counted(len(found), "slot")
+    rows = counted(len({(item.show, item.total, item.key) for item in found}), "row")
+    shows = counted(len({item.show for item in found}), "show")
+    note(f"adrift: {slots} in {rows} of {shows}" if found else "no drift")
     sys.exit(Exit.DRIFT if found else Exit.FINE)
 
 
