@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retally.cli.options import chosen_shows, format_option, installed, need, show_option
-from retally.cli.output import print_rows
+from retally.cli.output import note, print_rows
 from retally.procedures import Show, routines
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def managed(conn: psycopg.Connection, names: Sequence[str], switch: str | None, 
     need(switch is None or names, "which show? add --show NAME")
     if switch is not None:
         for show in chosen_shows(conn, names):
-            routines.set_managed(conn, show.show_id, managed=switch == "on")
+            for problem in routines.set_managed(conn, show.show_id, managed=switch == "on"):
+                note(f"note: show {show.name}: {problem}")
     print_rows([_row(show) for show in chosen_shows(conn, names)], style, _COLUMNS)
 
 

@@ -13,35 +13,33 @@ from retally.sql.migrate import known_version, migrate, refuse_newer, schema_ver
 from retally.sql.text import sql_texts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import psycopg
 
 #: Folders of routines, in the order in which they are created.
 ROOMS = ("core", "opencue")
 
 _ROUTINES = """
-SELECT p.oid::regprocedure::text, p.prokind = 'p'
+SELECT p.oid::regprocedure::text
 FROM pg_catalog.pg_proc AS p
-WHERE p.pronamespace = 'retally'::regnamespace AND (%(name)s::text IS NULL OR p.proname = %(name)s)
+WHERE p.pronamespace = to_regnamespace('retally') AND p.proname = %(name)s
+ORDER BY 1
 """
 
-# Whoever builds on retally's objects must not lose theirs to DROP SCHEMA … CASCADE.
-_DEPENDENTS = """
-SELECT DISTINCT pg_describe_object(d.classid, d.objid, 0)
-FROM pg_catalog.pg_depend AS d
-LEFT JOIN pg_catalog.pg_rewrite AS w ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
-LEFT JOIN pg_catalog.pg_class AS c
-    ON c.oid = coalesce(w.ev_class, CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid END)
-WHERE
-    d.deptype = 'n'
-    AND (d.refclassid, d.refobjid) IN (
-        SELECT 'pg_proc'::regclass, p.oid
-        FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = 'retally'::regnamespace
-        UNION ALL
-        SELECT 'pg_class'::regclass, k.oid
-        FROM pg_catalog.pg_class AS k WHERE k.relnamespace = 'retally'::regnamespace
-    )
-    AND c.relnamespace <> 'retally'::regnamespace
-ORDER BY 1
+_NAMES = "SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace = to_regnamespace('retally')"
+
+# In the order in which they may go. Our own names only: what others have put into the schema, or
+# built on what is ours, makes the server refuse, and name it.
+_TABLES = ("due", "deferred", "pass", "managed_scope", "setting", "migration")
+_DROP_REST = """
+DROP TYPE retally.finding;
+DROP SCHEMA retally;
+"""
+
+_OCCUPIED = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace('retally'))
+OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = to_regnamespace('retally'))
 """
 
 
@@ -66,6 +64,7 @@ def install(conn: psycopg.Connection) -> Installed:
         # routines name each other; every one of them is exercised by a test
         conn.execute("SET LOCAL check_function_bodies = off")
         conn.execute("SET LOCAL client_min_messages = warning")
+        _refuse_strangers(conn)
         applied = migrate(conn)
         wanted = {name: text for room in ROOMS for name, text in _room(room).items()}
         for name, text in wanted.items():
@@ -78,18 +77,18 @@ def install(conn: psycopg.Connection) -> Installed:
 def uninstall(conn: psycopg.Connection) -> bool:
     """Drop the schema ``retally`` with all that is in it; False where there is none.
 
-    The farm is left as it was. Raises RetallyError when others' objects use retally's.
+    The farm is left as it was. Raises StillUsedError, which names them, when objects of others use
+    ours or stand in the schema; then nothing is dropped.
     """
     with translated(), conn.transaction():
         version = schema_version(conn)
         if version is None:
             return False
         refuse_newer(version)
-        users = [row[0] for row in conn.execute(_DEPENDENTS)]
-        if users:
-            raise RetallyError(f"in use by {', '.join(users)}", "drop what uses retally first")
-        conn.execute("SET LOCAL client_min_messages = warning")
-        conn.execute("DROP SCHEMA retally CASCADE")
+        ours = [name for room in ROOMS for name in _room(room)]
+        _drop(conn, [each for name in ours for each in _routines(conn, name)])
+        tables = ", ".join(f"retally.{table}" for table in _TABLES)
+        conn.execute(f"DROP TABLE {tables};{_DROP_REST}".encode())
         return True
 
 
@@ -97,18 +96,27 @@ def _room(room: str) -> dict[str, str]:
     return dict(sql_texts("procedures", room))
 
 
+def _refuse_strangers(conn: psycopg.Connection) -> None:
+    """A schema of our name that is not ours must not be taken over."""
+    occupied = conn.execute(_OCCUPIED).fetchone()
+    if schema_version(conn) is None and occupied is not None and occupied[0]:
+        raise RetallyError(
+            "this database has a schema retally that holds other things",
+            "rename that schema: ALTER SCHEMA retally RENAME TO …",
+        )
+
+
 def _replace(conn: psycopg.Connection, name: str, text: str) -> None:
-    """Create the routine anew; drop the former one where its signature or result changed."""
+    """Create the routine anew; drop the former one where its signature, result or kind changed."""
     before = _routines(conn, name)
     try:
         with conn.transaction():
             conn.execute(text.encode())
-    except pg_errors.InvalidFunctionDefinition:
+    except (pg_errors.InvalidFunctionDefinition, pg_errors.WrongObjectType):
         _drop(conn, before)
         conn.execute(text.encode())
         return
-    after = _routines(conn, name)
-    if before and set(after) != set(before):
+    if before and _routines(conn, name) != before:
         # one routine per name: a new signature stands beside the former one
         _drop(conn, before)
 
@@ -119,14 +127,13 @@ def _drop_others(conn: psycopg.Connection, wanted: set[str]) -> None:
         _drop(conn, _routines(conn, name))
 
 
-_NAMES = "SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace = 'retally'::regnamespace"
+def _routines(conn: psycopg.Connection, name: str) -> list[str]:
+    """The signature of every routine of this name."""
+    return [row[0] for row in conn.execute(_ROUTINES, {"name": name})]
 
 
-def _routines(conn: psycopg.Connection, name: str) -> dict[str, bool]:
-    """Signature to whether it is a procedure, for every routine of this name."""
-    return dict(conn.execute(_ROUTINES, {"name": name}).fetchall())
-
-
-def _drop(conn: psycopg.Connection, routines: dict[str, bool]) -> None:
-    for signature in routines:
-        conn.execute(sql.SQL("DROP ROUTINE {}").format(sql.SQL(signature)))
+def _drop(conn: psycopg.Connection, signatures: Sequence[str]) -> None:
+    """All in one statement, as they may need each other. Refused where others need them."""
+    if signatures:
+        listed = sql.SQL(", ").join(sql.SQL(each) for each in signatures)
+        conn.execute(sql.SQL("DROP ROUTINE {}").format(listed))

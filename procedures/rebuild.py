@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from retally.procedures import routines
-from retally.sql.errors import DatabaseUnreachableError, RetallyError, ShowBusyError
+from retally.sql.errors import DatabaseError, DatabaseUnreachableError, RetallyError, ShowBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,20 +53,35 @@ def rebuild(
     ``wait``: wait for busy rows, and come back to a show for ``patience`` seconds while some stay
     busy. A show that fails holds up no other one; DatabaseUnreachableError ends the run.
     """
-    found: dict[str, list[Finding]] = defaultdict(list)
-    for finding in routines.findings(conn, show_ids, totals):
-        found[finding.show_id].append(finding)
+    found = _find(conn, show_ids, totals)
     passes: list[Pass] = []
     failures: list[Failure] = []
     for show_id in show_ids:
         try:
-            passes += _rebuild_one(conn, found[show_id], wait, patience)
+            mine = found[show_id] if found else routines.findings(conn, [show_id], totals)
+            passes += _rebuild_one(conn, mine, wait, patience)
         except DatabaseUnreachableError:
             raise
         except RetallyError as error:
             failures.append(Failure(show_id, error))
         on_show(show_id)
     return Outcome(tuple(passes), tuple(failures))
+
+
+def _find(
+    conn: psycopg.Connection, show_ids: Sequence[str], totals: Sequence[str]
+) -> dict[str, list[Finding]]:
+    """What is adrift by show, found in one statement; empty where that one statement fails.
+
+    Each show is then looked at by itself, so that bad data of one does not stop the others.
+    """
+    found: dict[str, list[Finding]] = defaultdict(list)
+    try:
+        for finding in routines.findings(conn, show_ids, totals):
+            found[finding.show_id].append(finding)
+    except DatabaseError:
+        return {}
+    return found
 
 
 def _rebuild_one(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from psycopg.rows import class_row, tuple_row
+from psycopg.rows import class_row, dict_row, tuple_row
 
 from retally.procedures.records import Drift, Finding, LastPass, Orphan, Pass, Show
 from retally.sql.errors import translated
@@ -96,13 +96,15 @@ def mend(conn: psycopg.Connection, found: Sequence[Finding], *, wait: bool) -> l
     ]
 
 
-def set_managed(conn: psycopg.Connection, show: str, *, managed: bool) -> None:
+def set_managed(conn: psycopg.Connection, show: str, *, managed: bool) -> tuple[str, ...]:
     """Set retally's own flag and rebuild the show's totals in the same transaction.
 
-    Raises StillBusyError when a row of the totals stayed locked: then nothing has changed.
+    Answers with the problems: totals that cannot be made exact, by name. Raises StillBusyError
+    when a row of the totals stayed locked: then nothing has changed.
     """
-    with translated(), conn.transaction():
-        conn.execute("CALL retally.set_managed(%s, %s)", (show, managed))
+    with translated(), conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute("CALL retally.set_managed(%s, %s)", (show, managed)).fetchone()
+        return tuple(row["problems"] or ()) if row else ()
 
 
 def last_passes(conn: psycopg.Connection) -> list[LastPass]:

@@ -63,6 +63,10 @@ class NotInstalledError(RetallyError):
     """The schema ``retally`` is missing, or older or newer than this program."""
 
 
+class StillUsedError(RetallyError):
+    """Objects of others depend on what is to be dropped."""
+
+
 class DatabaseUnreachableError(RetallyError):
     """No connection: wrong DSN, server down, or lost in mid-run."""
 
@@ -105,6 +109,9 @@ def typed(error: psycopg.Error) -> RetallyError:
     hint = error.diag.message_hint or ""
     if state in _BY_SQLSTATE:
         return _BY_SQLSTATE[state](message, hint)
+    if state == "2BP01":
+        users = "; ".join((error.diag.message_detail or "").splitlines()[:5])
+        return StillUsedError(f"{message}: {users}", "drop these first, they are not retally's")
     if state == "42501":
         return PermissionDeniedError(message, hint or _GRANT)
     if state in {"3F000", "42883", "42P01"} and "retally" in message:

@@ -269,7 +269,7 @@ def test_one_show_that_fails_holds_up_no_other_one(farm_db: psycopg.Connection, 
 
     assert row is not None
     assert row[:2] == (1, 1)
-    assert row[-1] == [f"show {work.show}: the farm says no (SQLSTATE P0001)"] == notices
+    assert row[-1] == ["show comet: the farm says no (SQLSTATE P0001)"] == notices
     assert set(cores(farm_db, other).values()) == {300}
     assert set(cores(farm_db, work).values()) == {-7}
 

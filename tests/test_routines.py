@@ -109,9 +109,9 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         ],
     ),
     "orphans_in": (
-        "SELECT * FROM retally.orphans_in(ARRAY['{show}'], 'layer', '{layer}')"
-        " UNION ALL SELECT * FROM retally.orphans_in(ARRAY['{show}'], 'job', NULL)",
-        [("{show}", 300, 2)],
+        "SELECT * FROM retally.orphans_in("
+        "ARRAY['{show}'], ARRAY['layer', 'job'], ARRAY['{layer}', NULL])",
+        [("{show}", "layer", "{layer}", 300, 2)],
     ),
     "orphans": ("SELECT * FROM retally.orphans()", []),
     "problem": (
@@ -124,13 +124,40 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         [("gone",)] * 5 + [("{job}/{layer}",)],
     ),
     "column_limit": ("SELECT retally.column_limit('point', 'int_gpus')", [(2**31 - 1,)]),
-    "hold_row": (
-        "SELECT retally.hold_row('{show}', 'job', '{job}', '1 min')",
-        [("held",)],
+    "names": (
+        "SELECT total, name FROM retally.names()",
+        [
+            ("subscription", "{alloc}"),
+            ("layer", "{job}/{layer}"),
+            ("job", "{job}"),
+            ("folder", "{folder}"),
+            ("point", "{dept}"),
+        ],
     ),
-    "hold_free_rows": (
-        "SELECT * FROM retally.hold_free_rows('{show}', 'job', ARRAY['{job}'], ARRAY['{job}'])",
+    "lock_keys": (
+        "SELECT retally.lock_keys('{show}', t.total, ARRAY[t.key, 'gone'], w.wait)"
+        " FROM (VALUES ('subscription', '{alloc}'), ('layer', '{layer}'), ('job', '{job}'),"
+        " ('folder', '{folder}'), ('point', '{dept}')) AS t (total, key),"
+        " (VALUES (true), (false)) AS w (wait)",
+        [([SUMS[total][0]],) for total in TOTALS for _ in range(2)],
+    ),
+    "lock_free_rows": (
+        "SELECT * FROM retally.lock_free_rows('{show}', 'job', ARRAY['{job}'], ARRAY['{job}'])",
         [(["{job}"], [])],
+    ),
+    "wait_for_row": (
+        "SELECT retally.wait_for_row('{show}', 'job', '{job}', '1 min')",
+        [(True,)],
+    ),
+    "patient_keys": (
+        "SELECT retally.patient_keys('{show}', 'job', ARRAY['{job}'], w)"
+        " FROM unnest(ARRAY[true, false]) AS w",
+        [(["{job}"],), ([],)],
+    ),
+    "seize_rows": (
+        "SELECT * FROM retally.seize_rows('{show}', 'layer', ARRAY['{layer}', 'gone'], true,"
+        " clock_timestamp(), false)",
+        [(["{layer}"], [])],
     ),
     "mend": (
         f"SELECT total, rows_changed, rows_deferred, rows_failed FROM retally.mend({FOUND}, false)",
@@ -142,7 +169,8 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     ),
     "mend_rows": (
         "SELECT rows_changed, busy, problems"
-        " FROM retally.mend_rows('{show}', 'point', ARRAY['{dept}'], true, NULL)",
+        " FROM retally.mend_rows('{show}', 'point', ARRAY['{dept}'], true,"
+        " clock_timestamp(), false)",
         [(1, [], [])],
     ),
     "recompute_in_one": (
@@ -162,22 +190,20 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "recompute_job": ("CALL retally.recompute_job('comet')", [(1, 1, 0, 0, 310, 5, [])]),
     "recompute_folder": ("CALL retally.recompute_folder('comet')", [(1, 1, 0, 0, 307, 3, [])]),
     "recompute_point": ("CALL retally.recompute_point('comet')", [(1, 1, 0, 0, 307, 3, [])]),
-    "set_managed": ("CALL retally.set_managed('comet', true)", []),
+    "set_managed": (
+        "CALL retally.set_managed('comet', true)",
+        [(5, 5, 0, 0, 1538, 17, [])],
+    ),
 }
 for _total in TOTALS:
     _name = SUMS[_total][0]
     _args = f"'{{show}}', ARRAY['{_name}', 'gone']"
     CALLS |= {
-        f"lock_{_total}": (
-            f"SELECT retally.lock_{_total}({_args}, false)"
-            f" UNION ALL SELECT retally.lock_{_total}({_args}, true)",
-            [(_name,), (_name,)],
-        ),
         f"write_{_total}": (f"SELECT * FROM retally.write_{_total}({_args})", [(_name, True)]),
     }
 CALLS |= {
     "lock_rows": (
-        "SELECT * FROM retally.lock_rows('{show}', 'job', ARRAY['{job}', 'gone'], false)",
+        "SELECT * FROM retally.lock_rows('{show}', 'job', ARRAY['{job}', 'gone'])",
         [("{job}", True)],
     ),
     "write_rows": (

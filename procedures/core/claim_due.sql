@@ -14,8 +14,8 @@ AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
 BEGIN
-    INSERT INTO retally.due (tick, scope, due_at, claimed_by)
-    SELECT p_tick, s.scope, v_now, ''
+    INSERT INTO retally.due (tick, scope, due_at, every, claimed_by)
+    SELECT p_tick, s.scope, v_now, p_interval, ''
     FROM unnest(p_scopes) AS s (scope)
     WHERE NOT EXISTS (
         SELECT FROM retally.due AS d WHERE d.tick = p_tick AND d.scope = s.scope
@@ -29,11 +29,11 @@ BEGIN
         WHERE
             d.tick = p_tick
             AND d.scope = ANY (p_scopes)
-            -- a due time further away than one interval comes from a clock that was set back
-            -- or from a longer interval: it is not believed
+            -- a due time further away than the interval that it was made for comes from a clock
+            -- that was set back: it is not believed
             AND (
-                d.due_at <= v_now + p_interval / 10
-                OR d.due_at > v_now + p_interval * 1.1
+                d.due_at <= v_now + least(d.every, p_interval) / 10
+                OR d.due_at > v_now + d.every * 1.1
             )
         FOR UPDATE SKIP LOCKED
     )
@@ -45,6 +45,7 @@ BEGIN
                 THEN d.due_at + p_interval
             ELSE v_now + p_interval
         END,
+        every = p_interval,
         claimed_by = p_worker
     FROM ready AS r
     WHERE d.tick = p_tick AND d.scope = r.scope

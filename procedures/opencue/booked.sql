@@ -7,11 +7,14 @@ RETURNS TABLE (
     total text, key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric
 )
 LANGUAGE plpgsql STABLE
+-- nothing but the system's own operators, whoever may create in the schema public
+SET search_path = pg_catalog, pg_temp
 -- compiling the plan costs more than running it
 SET jit = off
 SET work_mem = '64MB'
 -- hashing the keys is several times faster than sorting them
 SET enable_mergejoin = off
+SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     v_show_id text := retally.show_id(p_show);

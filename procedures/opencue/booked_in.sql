@@ -40,7 +40,8 @@ AS $$
             sum(p.cores) AS cores,
             sum(p.gpus) AS gpus,
             coalesce(sum(p.cores) FILTER (WHERE p.local), 0) AS local_cores,
-            coalesce(sum(p.gpus) FILTER (WHERE p.local), 0) AS local_gpus
+            coalesce(sum(p.gpus) FILTER (WHERE p.local), 0) AS local_gpus,
+            bool_and(p.local) AS all_local
         FROM procs AS p
         GROUP BY GROUPING SETS ((p.layer_id), (p.job_id), (p.show_id, p.host_id))
     ),
@@ -57,7 +58,7 @@ AS $$
         WHERE
             s.grouped_by = 'job'
             AND p_totals && ARRAY['folder', 'point']
-            AND s.cores > s.local_cores
+            AND NOT s.all_local
     ),
 
     sums AS (
@@ -71,7 +72,7 @@ AS $$
             NULL::numeric AS local_gpus
         FROM shares AS s
         INNER JOIN public.host AS h ON s.host_id = h.pk_host::text
-        WHERE s.grouped_by = 'host' AND 'subscription' = any(p_totals) AND s.cores > s.local_cores
+        WHERE s.grouped_by = 'host' AND 'subscription' = any(p_totals) AND NOT s.all_local
         GROUP BY s.show_id, h.pk_alloc
         UNION ALL
         SELECT

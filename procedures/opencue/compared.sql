@@ -66,8 +66,8 @@ AS $$
     UNION ALL
     SELECT
         o.show_id,
-        h.total,
-        h.key,
+        o.total,
+        o.key,
         'orphan',
         NULL,
         NULL,
@@ -77,9 +77,14 @@ AS $$
         o.gpus,
         0,
         0
-    FROM homes AS h
-    CROSS JOIN LATERAL retally.orphans_in(p_show_ids, h.total, h.key) AS o
-    WHERE h.home IS NULL
+    FROM (
+        SELECT
+            coalesce(array_agg(h.total), '{}') AS totals,
+            coalesce(array_agg(h.key), '{}') AS keys
+        FROM homes AS h
+        WHERE h.home IS NULL
+    ) AS lost
+    CROSS JOIN LATERAL retally.orphans_in(p_show_ids, lost.totals, lost.keys) AS o
 $$;
 COMMENT ON FUNCTION retally.compared(text[], text[]) IS
 'Where stored and booked differ, one row per key.';

@@ -1,4 +1,4 @@
--- What is adrift in these totals of these shows: one statement, one snapshot, procs read once.
+-- What is adrift in these totals of these shows: one statement, one snapshot.
 -- One finding per show and total, quiet ones too, in the order of the booking path. core_units,
 -- gpus: drift as absolute sums. rows_failed: rows that are missing; problems names these, and
 -- what procs name and the farm does not know.
@@ -6,6 +6,8 @@
 CREATE OR REPLACE FUNCTION retally.findings(p_show_ids text[], p_totals text[])
 RETURNS SETOF retally.finding
 LANGUAGE plpgsql STABLE
+-- nothing but the system's own operators, whoever may create in the schema public
+SET search_path = pg_catalog, pg_temp
 -- compiling the plan costs more than running it
 SET jit = off
 SET work_mem = '64MB'
@@ -14,8 +16,8 @@ SET enable_mergejoin = off
 SET plan_cache_mode = force_custom_plan
 AS $$
 BEGIN
-    IF NOT p_totals <@ retally.totals() OR cardinality(p_totals) = 0 THEN
-        RAISE EXCEPTION 'unknown total in {%}', array_to_string(p_totals, ', ')
+    IF coalesce(cardinality(p_totals), 0) = 0 OR NOT p_totals <@ retally.totals() THEN
+        RAISE EXCEPTION 'unknown total in {%}', array_to_string(coalesce(p_totals, '{}'), ', ')
             USING ERRCODE = 'RT004',
                 HINT = 'The totals are ' || array_to_string(retally.totals(), ', ') || '.';
     END IF;
@@ -36,7 +38,7 @@ BEGIN
         SELECT
             z.show_id,
             z.total,
-            array_agg(z.key ORDER BY z.key) FILTER (WHERE z.is_row) AS keys,
+            array_agg(DISTINCT z.key) FILTER (WHERE z.is_row) AS keys,
             count(*) FILTER (WHERE z.is_row) AS adrift,
             count(*) FILTER (WHERE z.kind = 'missing') AS failed,
             sum(z.core_units) FILTER (WHERE z.is_row) AS core_units,
@@ -55,7 +57,11 @@ BEGIN
         coalesce(f.failed, 0),
         coalesce(f.core_units, 0),
         coalesce(f.gpu_units, 0),
-        coalesce(f.problems, '{}')
+        CASE
+            WHEN cardinality(f.problems) > 20
+                THEN f.problems[1:20] || format('%s: and %s more like these', t.total, cardinality(f.problems) - 20)
+            ELSE coalesce(f.problems, '{}')
+        END
     FROM unnest(p_show_ids) AS s (show_id)
     CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
     LEFT JOIN found AS f ON s.show_id = f.show_id AND t.total = f.total

@@ -11,7 +11,7 @@ AS $$
             THEN (
                 SELECT j.pk_show::text
                 FROM public.layer AS l
-                INNER JOIN public.job AS j ON l.pk_job = j.pk_job
+                INNER JOIN public.job AS j ON l.pk_job::text = j.pk_job::text
                 WHERE l.pk_layer::text = p_key
             )
         WHEN 'job'

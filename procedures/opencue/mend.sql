@@ -1,7 +1,7 @@
--- Lock, sum again, write: what was found adrift in one show. The second sum decides what is
--- written: a finding only says where to look, and may be old. One row per finding, with the rows
--- changed, deferred (still busy) and failed (see problems). p_wait: as in mend_rows().
--- Locks: the show's writer lock, then the rows adrift, in the order of the booking path.
+-- Lock, sum again, write: what was found adrift, of one show or several. The second sum decides
+-- what is written: a finding only says where to look, and may be old. One row per finding, with
+-- the rows changed, deferred (still busy) and failed (see problems). p_wait: see patient_keys().
+-- Locks: the shows' writer locks, then the rows adrift, in the order of the booking path.
 -- Writes: the totals, retally.pass, retally.deferred. Raises RT003, RT005.
 CREATE OR REPLACE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean)
 RETURNS TABLE (
@@ -21,13 +21,16 @@ SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     v_started timestamptz := clock_timestamp();
-    v_deadline timestamptz;
+    v_deadline timestamptz := v_started + retally.lock_budget();
+    -- a transaction that has written before may have rows of the farm locked
+    v_holding boolean := pg_current_xact_id_if_assigned() IS NOT NULL;
     v_finding retally.finding;
     v_done record;
 BEGIN
     PERFORM retally.hold_scope(f.show_id, p_wait)
     FROM unnest(p_findings) AS f
-    GROUP BY f.show_id;
+    GROUP BY f.show_id
+    ORDER BY f.show_id;
 
     FOR v_finding IN
         SELECT f.*
@@ -37,9 +40,9 @@ BEGIN
         SELECT d.*
         INTO v_done
         FROM retally.mend_rows(
-            v_finding.show_id, v_finding.total, v_finding.keys, p_wait, v_deadline
+            v_finding.show_id, v_finding.total, v_finding.keys, p_wait, v_deadline, v_holding
         ) AS d;
-        v_deadline := v_done.deadline;
+        v_holding := v_holding OR cardinality(v_finding.keys) > cardinality(v_done.busy);
         show_id := v_finding.show_id;
         total := v_finding.total;
         rows_adrift := v_finding.rows_adrift;
@@ -60,4 +63,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION retally.mend(retally.finding[], boolean) IS
-'Lock, sum again, write: for what was found adrift in one show.';
+'Lock, sum again, write: what was found adrift.';

@@ -1,4 +1,4 @@
--- drift_in() with the names that people know the shows and rows by, as row_name() has them.
+-- drift_in() with the names that people know the shows and rows by.
 -- Joined rather than asked row by row: half a million names take seconds so, not minutes.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.named_drift(p_show_ids text[], p_totals text[])
@@ -6,6 +6,8 @@ RETURNS TABLE (
     show_name text, total text, name text, key text, slot text, stored numeric, booked numeric
 )
 LANGUAGE plpgsql STABLE
+-- nothing but the system's own operators, whoever may create in the schema public
+SET search_path = pg_catalog, pg_temp
 -- compiling the plan costs more than running it
 SET jit = off
 SET work_mem = '64MB'
@@ -22,22 +24,14 @@ BEGIN
     SELECT
         s.str_name::text,
         d.total,
-        coalesce(
-            a.str_name::text, k.str_name || '/' || l.str_name, j.str_name::text,
-            f.str_name::text, t.str_name::text, d.key
-        ),
+        coalesce(n.name, d.key),
         d.key,
         d.slot,
         d.stored,
         d.booked
     FROM drift AS d
     INNER JOIN public.show AS s ON d.show_id = s.pk_show::text
-    LEFT JOIN public.alloc AS a ON d.total = 'subscription' AND d.key = a.pk_alloc::text
-    LEFT JOIN public.layer AS l ON d.total = 'layer' AND d.key = l.pk_layer::text
-    LEFT JOIN public.job AS k ON l.pk_job = k.pk_job
-    LEFT JOIN public.job AS j ON d.total = 'job' AND d.key = j.pk_job::text
-    LEFT JOIN public.folder AS f ON d.total = 'folder' AND d.key = f.pk_folder::text
-    LEFT JOIN public.dept AS t ON d.total = 'point' AND d.key = t.pk_dept::text
+    LEFT JOIN retally.names() AS n ON d.total = n.total AND d.key = n.key
     ORDER BY
         s.str_name, d.show_id, array_position(retally.totals(), d.total), d.key, d.slot;
 END

@@ -18,9 +18,9 @@ AS $$
             CASE WHEN l.pk_layer IS NULL THEN 'no layer ' || coalesce(p.pk_layer::text, 'null') END
         )
     FROM public.proc AS p
-    LEFT JOIN public.show AS s ON p.pk_show = s.pk_show
-    LEFT JOIN public.job AS j ON p.pk_job = j.pk_job
-    LEFT JOIN public.layer AS l ON p.pk_layer = l.pk_layer
+    LEFT JOIN public.show AS s ON p.pk_show::text = s.pk_show::text
+    LEFT JOIN public.job AS j ON p.pk_job::text = j.pk_job::text
+    LEFT JOIN public.layer AS l ON p.pk_layer::text = l.pk_layer::text
     WHERE s.pk_show IS NULL OR j.pk_job IS NULL OR l.pk_layer IS NULL
     ORDER BY p.pk_proc
 $$;

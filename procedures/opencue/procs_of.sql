@@ -30,10 +30,10 @@ AS $$
             p_keys IS NULL
             AND 'layer' = any(p_totals)
             AND (p.pk_show IS NULL OR p.pk_show::text <> all(p_show_ids))
-            AND p.pk_layer IN (
-                SELECT r.pk_layer
+            AND p.pk_layer::text IN (
+                SELECT r.pk_layer::text
                 FROM public.layer_resource AS r
-                INNER JOIN public.job AS j ON r.pk_job = j.pk_job
+                INNER JOIN public.job AS j ON r.pk_job::text = j.pk_job::text
                 WHERE j.pk_show::text = any(p_show_ids)
             )
         UNION ALL
@@ -46,10 +46,10 @@ AS $$
             p_keys IS NULL
             AND p_totals && ARRAY['job', 'folder', 'point']
             AND (p.pk_show IS NULL OR p.pk_show::text <> all(p_show_ids))
-            AND p.pk_job IN (
-                SELECT j.pk_job
+            AND p.pk_job::text IN (
+                SELECT j.pk_job::text
                 FROM public.job AS j
-                INNER JOIN public.folder AS f ON j.pk_folder = f.pk_folder
+                INNER JOIN public.folder AS f ON j.pk_folder::text = f.pk_folder::text
                 WHERE
                     j.pk_show::text = any(p_show_ids)
                     OR f.pk_show::text = any(p_show_ids)
@@ -59,8 +59,8 @@ AS $$
                 AND EXISTS (
                     SELECT
                     FROM public.layer_resource AS r
-                    INNER JOIN public.job AS j ON r.pk_job = j.pk_job
-                    WHERE r.pk_layer = p.pk_layer AND j.pk_show::text = any(p_show_ids)
+                    INNER JOIN public.job AS j ON r.pk_job::text = j.pk_job::text
+                    WHERE r.pk_layer::text = p.pk_layer::text AND j.pk_show::text = any(p_show_ids)
                 )
             )
         UNION ALL
@@ -86,8 +86,8 @@ AS $$
         FROM public.proc AS p
         WHERE
             p_totals = ARRAY['folder']
-            AND p.pk_job IN (
-                SELECT j.pk_job
+            AND p.pk_job::text IN (
+                SELECT j.pk_job::text
                 FROM public.job AS j
                 WHERE j.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
             )
@@ -98,8 +98,8 @@ AS $$
         FROM public.proc AS p
         WHERE
             p_totals = ARRAY['point']
-            AND p.pk_job IN (
-                SELECT j.pk_job
+            AND p.pk_job::text IN (
+                SELECT j.pk_job::text
                 FROM public.job AS j
                 WHERE
                     j.pk_show::text = any(p_show_ids)

@@ -20,27 +20,47 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     v_ids text[];
-    v_id text;
+    v_names text[];
     v_findings retally.finding[];
     v_one record;
     v_failure text;
 BEGIN
+    -- inside a transaction block this fails, before any work is done
+    COMMIT;
     SELECT 0, 0, 0, 0, 0, 0, 0, 0, '{}'
     INTO
         shows, shows_failed, rows_adrift, rows_changed, rows_deferred, rows_failed, core_units,
         gpus, problems;
-    SELECT coalesce(array_agg(s.show_id ORDER BY s.name, s.show_id), '{}')
-    INTO v_ids
+    SELECT
+        coalesce(array_agg(s.show_id ORDER BY s.name, s.show_id), '{}'),
+        coalesce(array_agg(s.name ORDER BY s.name, s.show_id), '{}')
+    INTO v_ids, v_names
     FROM retally.shows() AS s
     WHERE s.rebuilt OR p_unmanaged_too;
-    v_findings := ARRAY(SELECT f FROM retally.findings(v_ids, retally.totals()) AS f);
+    BEGIN
+        v_findings := ARRAY(SELECT f FROM retally.findings(v_ids, retally.totals()) AS f);
+    EXCEPTION
+        WHEN OTHERS THEN
+            -- the data of one show can break the statement for all: each is looked at by itself
+            v_findings := NULL;
+    END;
 
-    FOREACH v_id IN ARRAY v_ids LOOP
+    FOR v_place IN 1 .. cardinality(v_ids) LOOP
         BEGIN
             SELECT m.*
             INTO v_one
             FROM retally.mend_in_one(
-                ARRAY(SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = v_id), p_wait
+                CASE
+                    WHEN v_findings IS NULL
+                        THEN ARRAY(
+                            SELECT f
+                            FROM retally.findings(ARRAY[v_ids[v_place]], retally.totals()) AS f
+                        )
+                    ELSE ARRAY(
+                        SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = v_ids[v_place]
+                    )
+                END,
+                p_wait
             ) AS m;
             shows := shows + 1;
             rows_adrift := rows_adrift + v_one.rows_adrift;
@@ -49,11 +69,16 @@ BEGIN
             rows_failed := rows_failed + v_one.rows_failed;
             core_units := core_units + v_one.core_units;
             gpus := gpus + v_one.gpus;
-            problems := problems || v_one.problems;
+            problems := problems || ARRAY(
+                SELECT format('show %s: %s', v_names[v_place], p.problem)
+                FROM unnest(v_one.problems) AS p (problem)
+            );
         EXCEPTION
             WHEN OTHERS THEN
                 -- kept with its SQLSTATE; the next show must not suffer for this one
-                v_failure := format('show %s: %s (SQLSTATE %s)', v_id, sqlerrm, sqlstate);
+                v_failure := format(
+                    'show %s: %s (SQLSTATE %s)', v_names[v_place], sqlerrm, sqlstate
+                );
                 RAISE WARNING '%', v_failure;
                 shows_failed := shows_failed + 1;
                 problems := problems || v_failure;

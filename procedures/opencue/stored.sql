@@ -7,6 +7,8 @@ RETURNS TABLE (
     total text, key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric
 )
 LANGUAGE plpgsql STABLE
+-- nothing but the system's own operators, whoever may create in the schema public
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_show_id text := retally.show_id(p_show);

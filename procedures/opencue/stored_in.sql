@@ -28,7 +28,7 @@ AS $$
         NULL,
         NULL
     FROM public.layer_resource AS r
-    INNER JOIN public.job AS j ON r.pk_job = j.pk_job
+    INNER JOIN public.job AS j ON r.pk_job::text = j.pk_job::text
     WHERE j.pk_show::text = any(p_show_ids) AND 'layer' = any(p_totals)
     UNION ALL
     SELECT
@@ -40,7 +40,7 @@ AS $$
         r.int_local_cores::numeric,
         r.int_local_gpus::numeric
     FROM public.job_resource AS r
-    INNER JOIN public.job AS j ON r.pk_job = j.pk_job
+    INNER JOIN public.job AS j ON r.pk_job::text = j.pk_job::text
     WHERE j.pk_show::text = any(p_show_ids) AND 'job' = any(p_totals)
     UNION ALL
     SELECT
@@ -52,7 +52,7 @@ AS $$
         NULL,
         NULL
     FROM public.folder_resource AS r
-    INNER JOIN public.folder AS f ON r.pk_folder = f.pk_folder
+    INNER JOIN public.folder AS f ON r.pk_folder::text = f.pk_folder::text
     WHERE f.pk_show::text = any(p_show_ids) AND 'folder' = any(p_totals)
     UNION ALL
     SELECT

@@ -23,8 +23,8 @@ BEGIN
             a.*,
             r.int_max_cores AS core_cap,
             r.int_max_gpus AS gpu_cap,
-            (a.cores > r.int_cores OR a.gpus > r.int_gpus)
-            AND (a.cores > r.int_max_cores OR a.gpus > r.int_max_gpus) AS over_cap,
+            (a.cores > r.int_cores::numeric OR a.gpus > r.int_gpus::numeric)
+            AND (a.cores > r.int_max_cores::numeric OR a.gpus > r.int_max_gpus::numeric) AS over_cap,
             abs(a.cores) <= v_max_cores
             AND abs(a.gpus) <= v_max_gpus
             AND abs(a.local_cores) <= v_max_local_cores
@@ -47,10 +47,10 @@ BEGIN
             r.pk_job::text = a.key
             AND a.fits
             AND (
-                r.int_cores <> a.cores
-                OR r.int_gpus <> a.gpus
-                OR r.int_local_cores <> a.local_cores
-                OR r.int_local_gpus <> a.local_gpus
+                r.int_cores::numeric <> a.cores
+                OR r.int_gpus::numeric <> a.gpus
+                OR r.int_local_cores::numeric <> a.local_cores
+                OR r.int_local_gpus::numeric <> a.local_gpus
             )
         RETURNING a.key, a.over_cap, a.core_cap, a.gpu_cap
     )

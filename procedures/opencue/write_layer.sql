@@ -26,7 +26,7 @@ BEGIN
         WHERE
             r.pk_layer::text = a.key
             AND a.fits
-            AND (r.int_cores <> a.cores OR r.int_gpus <> a.gpus)
+            AND (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
         RETURNING a.key
     )
 

@@ -27,7 +27,7 @@ BEGIN
             r.pk_show::text = p_show_id
             AND r.pk_dept::text = a.key
             AND a.fits
-            AND (r.int_cores <> a.cores OR r.int_gpus <> a.gpus)
+            AND (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
         RETURNING a.key
     )
 

@@ -19,7 +19,7 @@ BEGIN
         SELECT
             a.*,
             r.int_burst AS burst,
-            a.cores > r.int_cores AND a.cores > r.int_burst AS over_burst,
+            a.cores > r.int_cores::numeric AND a.cores > r.int_burst::numeric AS over_burst,
             abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
         FROM retally.sum_again(p_show_id, 'subscription', p_keys) AS a
         INNER JOIN public.subscription AS r
@@ -37,7 +37,7 @@ BEGIN
             r.pk_show::text = p_show_id
             AND r.pk_alloc::text = a.key
             AND a.fits
-            AND (r.int_cores <> a.cores OR r.int_gpus <> a.gpus)
+            AND (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
         RETURNING a.key, a.over_burst, a.burst
     )
 

@@ -5,8 +5,10 @@ CREATE TABLE retally.setting (
     only_row boolean CONSTRAINT setting_pk PRIMARY KEY DEFAULT TRUE,
     follow_farm_flag boolean NOT NULL DEFAULT TRUE,
     wait_after_passes integer NOT NULL DEFAULT 3,
+    longest_wait interval NOT NULL DEFAULT '500 milliseconds',
     CONSTRAINT setting_has_one_row CHECK (only_row),
-    CONSTRAINT setting_wait_after_passes_is_positive CHECK (wait_after_passes > 0)
+    CONSTRAINT setting_wait_after_passes_is_positive CHECK (wait_after_passes > 0),
+    CONSTRAINT setting_longest_wait_is_not_negative CHECK (longest_wait >= interval '0')
 );
 INSERT INTO retally.setting DEFAULT VALUES;
 COMMENT ON TABLE retally.setting IS
@@ -15,6 +17,8 @@ COMMENT ON COLUMN retally.setting.follow_farm_flag IS
 'Ticks also rebuild the shows that the farm itself flags (show.b_scheduler_managed).';
 COMMENT ON COLUMN retally.setting.wait_after_passes IS
 'A row that was busy in this many passes running is waited for by the next one.';
+COMMENT ON COLUMN retally.setting.longest_wait IS
+'How long one pass over a show waits for busy rows, at most half of deadlock_timeout.';
 
 CREATE TABLE retally.managed_scope (
     scope text CONSTRAINT managed_scope_pk PRIMARY KEY,
@@ -56,6 +60,7 @@ CREATE UNLOGGED TABLE retally.due (
     tick text NOT NULL,
     scope text NOT NULL,
     due_at timestamptz NOT NULL,
+    every interval NOT NULL,
     claimed_by text NOT NULL,
     CONSTRAINT due_pk PRIMARY KEY (tick, scope)
 ) WITH (fillfactor = 50);
