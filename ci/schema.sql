@@ -17,9 +17,11 @@ COMMENT ON TYPE retally.finding IS 'What one statement found of one total of a s
 
 CREATE FUNCTION retally.booked(p_show text) RETURNS TABLE(total text, key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric)
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     SET work_mem TO '64MB'
     SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 DECLARE
     v_show_id text := retally.show_id(p_show);
@@ -70,7 +72,8 @@ CREATE FUNCTION retally.booked_in(p_show_ids text[], p_totals text[], p_keys tex
             sum(p.cores) AS cores,
             sum(p.gpus) AS gpus,
             coalesce(sum(p.cores) FILTER (WHERE p.local), 0) AS local_cores,
-            coalesce(sum(p.gpus) FILTER (WHERE p.local), 0) AS local_gpus
+            coalesce(sum(p.gpus) FILTER (WHERE p.local), 0) AS local_gpus,
+            bool_and(p.local) AS all_local
         FROM procs AS p
         GROUP BY GROUPING SETS ((p.layer_id), (p.job_id), (p.show_id, p.host_id))
     ),
@@ -87,7 +90,7 @@ CREATE FUNCTION retally.booked_in(p_show_ids text[], p_totals text[], p_keys tex
         WHERE
             s.grouped_by = 'job'
             AND p_totals && ARRAY['folder', 'point']
-            AND s.cores > s.local_cores
+            AND NOT s.all_local
     ),
 
     sums AS (
@@ -101,7 +104,7 @@ CREATE FUNCTION retally.booked_in(p_show_ids text[], p_totals text[], p_keys tex
             NULL::numeric AS local_gpus
         FROM shares AS s
         INNER JOIN public.host AS h ON s.host_id = h.pk_host::text
-        WHERE s.grouped_by = 'host' AND 'subscription' = any(p_totals) AND s.cores > s.local_cores
+        WHERE s.grouped_by = 'host' AND 'subscription' = any(p_totals) AND NOT s.all_local
         GROUP BY s.show_id, h.pk_alloc
         UNION ALL
         SELECT
@@ -223,8 +226,8 @@ CREATE FUNCTION retally.claim_due(p_tick text, p_interval interval, p_scopes tex
 DECLARE
     v_now timestamptz := clock_timestamp();
 BEGIN
-    INSERT INTO retally.due (tick, scope, due_at, claimed_by)
-    SELECT p_tick, s.scope, v_now, ''
+    INSERT INTO retally.due (tick, scope, due_at, every, claimed_by)
+    SELECT p_tick, s.scope, v_now, p_interval, ''
     FROM unnest(p_scopes) AS s (scope)
     WHERE NOT EXISTS (
         SELECT FROM retally.due AS d WHERE d.tick = p_tick AND d.scope = s.scope
@@ -238,11 +241,11 @@ BEGIN
         WHERE
             d.tick = p_tick
             AND d.scope = ANY (p_scopes)
-            -- a due time further away than one interval comes from a clock that was set back
-            -- or from a longer interval: it is not believed
+            -- a due time further away than the interval that it was made for comes from a clock
+            -- that was set back: it is not believed
             AND (
-                d.due_at <= v_now + p_interval / 10
-                OR d.due_at > v_now + p_interval * 1.1
+                d.due_at <= v_now + least(d.every, p_interval) / 10
+                OR d.due_at > v_now + d.every * 1.1
             )
         FOR UPDATE SKIP LOCKED
     )
@@ -254,6 +257,7 @@ BEGIN
                 THEN d.due_at + p_interval
             ELSE v_now + p_interval
         END,
+        every = p_interval,
         claimed_by = p_worker
     FROM ready AS r
     WHERE d.tick = p_tick AND d.scope = r.scope
@@ -340,8 +344,8 @@ CREATE FUNCTION retally.compared(p_show_ids text[], p_totals text[]) RETURNS TAB
     UNION ALL
     SELECT
         o.show_id,
-        h.total,
-        h.key,
+        o.total,
+        o.key,
         'orphan',
         NULL,
         NULL,
@@ -351,18 +355,25 @@ CREATE FUNCTION retally.compared(p_show_ids text[], p_totals text[]) RETURNS TAB
         o.gpus,
         0,
         0
-    FROM homes AS h
-    CROSS JOIN LATERAL retally.orphans_in(p_show_ids, h.total, h.key) AS o
-    WHERE h.home IS NULL
+    FROM (
+        SELECT
+            coalesce(array_agg(h.total), '{}') AS totals,
+            coalesce(array_agg(h.key), '{}') AS keys
+        FROM homes AS h
+        WHERE h.home IS NULL
+    ) AS lost
+    CROSS JOIN LATERAL retally.orphans_in(p_show_ids, lost.totals, lost.keys) AS o
 $$;
 
 COMMENT ON FUNCTION retally.compared(p_show_ids text[], p_totals text[]) IS 'Where stored and booked differ, one row per key.';
 
 CREATE FUNCTION retally.drift(p_show text) RETURNS TABLE(total text, key text, slot text, stored numeric, booked numeric)
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     SET work_mem TO '64MB'
     SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 DECLARE
     v_show_id text := retally.show_id(p_show);
@@ -409,14 +420,15 @@ COMMENT ON FUNCTION retally.drift_in(p_show_ids text[], p_totals text[]) IS 'Whe
 
 CREATE FUNCTION retally.findings(p_show_ids text[], p_totals text[]) RETURNS SETOF retally.finding
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     SET work_mem TO '64MB'
     SET enable_mergejoin TO 'off'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 BEGIN
-    IF NOT p_totals <@ retally.totals() OR cardinality(p_totals) = 0 THEN
-        RAISE EXCEPTION 'unknown total in {%}', array_to_string(p_totals, ', ')
+    IF coalesce(cardinality(p_totals), 0) = 0 OR NOT p_totals <@ retally.totals() THEN
+        RAISE EXCEPTION 'unknown total in {%}', array_to_string(coalesce(p_totals, '{}'), ', ')
             USING ERRCODE = 'RT004',
                 HINT = 'The totals are ' || array_to_string(retally.totals(), ', ') || '.';
     END IF;
@@ -437,7 +449,7 @@ BEGIN
         SELECT
             z.show_id,
             z.total,
-            array_agg(z.key ORDER BY z.key) FILTER (WHERE z.is_row) AS keys,
+            array_agg(DISTINCT z.key) FILTER (WHERE z.is_row) AS keys,
             count(*) FILTER (WHERE z.is_row) AS adrift,
             count(*) FILTER (WHERE z.kind = 'missing') AS failed,
             sum(z.core_units) FILTER (WHERE z.is_row) AS core_units,
@@ -456,7 +468,11 @@ BEGIN
         coalesce(f.failed, 0),
         coalesce(f.core_units, 0),
         coalesce(f.gpu_units, 0),
-        coalesce(f.problems, '{}')
+        CASE
+            WHEN cardinality(f.problems) > 20
+                THEN f.problems[1:20] || format('%s: and %s more like these', t.total, cardinality(f.problems) - 20)
+            ELSE coalesce(f.problems, '{}')
+        END
     FROM unnest(p_show_ids) AS s (show_id)
     CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
     LEFT JOIN found AS f ON s.show_id = f.show_id AND t.total = f.total
@@ -466,51 +482,6 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.findings(p_show_ids text[], p_totals text[]) IS 'What is adrift in these totals of these shows, one finding per show and total.';
-
-CREATE FUNCTION retally.hold_free_rows(p_show_id text, p_total text, p_keys text[], p_patient text[], OUT held text[], OUT busy text[]) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-    SELECT
-        coalesce(array_agg(l.key) FILTER (WHERE l.held), '{}'),
-        coalesce(array_agg(l.key ORDER BY l.key) FILTER (WHERE NOT l.held), '{}')
-    INTO held, busy
-    FROM retally.lock_rows(p_show_id, p_total, p_keys, FALSE) AS l;
-    IF busy && p_patient THEN
-        RAISE EXCEPTION USING ERRCODE = 'RT000', MESSAGE = 'let go';
-    END IF;
-EXCEPTION
-    WHEN SQLSTATE 'RT000' THEN
-        -- the locks went with the subtransaction; what was learned of the busy rows did not
-        held := '{}';
-END
-$$;
-
-COMMENT ON FUNCTION retally.hold_free_rows(p_show_id text, p_total text, p_keys text[], p_patient text[], OUT held text[], OUT busy text[]) IS 'Locks those rows of a total that are free, or none when one is busy that is worth waiting for.';
-
-CREATE FUNCTION retally.hold_row(p_show_id text, p_total text, p_key text, p_limit interval) RETURNS text
-    LANGUAGE plpgsql
-    AS $$
-DECLARE
-    v_before text;
-    v_held boolean;
-BEGIN
-    IF p_limit < interval '1 millisecond' THEN
-        RETURN 'busy';
-    END IF;
-    v_before := retally.set_lock_timeout(p_limit);
-    SELECT bool_and(l.held)
-    INTO v_held
-    FROM retally.lock_rows(p_show_id, p_total, ARRAY[p_key], TRUE) AS l;
-    PERFORM set_config('lock_timeout', v_before, TRUE);
-    RETURN CASE WHEN v_held THEN 'held' ELSE 'gone' END;
-EXCEPTION
-    WHEN lock_not_available THEN
-        RETURN 'busy';
-END
-$$;
-
-COMMENT ON FUNCTION retally.hold_row(p_show_id text, p_total text, p_key text, p_limit interval) IS 'Waits for one busy row of a total.';
 
 CREATE FUNCTION retally.hold_scope(p_scope text, p_wait boolean) RETURNS void
     LANGUAGE plpgsql
@@ -553,7 +524,7 @@ CREATE FUNCTION retally.home(p_show_id text, p_total text, p_key text) RETURNS t
             THEN (
                 SELECT j.pk_show::text
                 FROM public.layer AS l
-                INNER JOIN public.job AS j ON l.pk_job = j.pk_job
+                INNER JOIN public.job AS j ON l.pk_job::text = j.pk_job::text
                 WHERE l.pk_layer::text = p_key
             )
         WHEN 'job'
@@ -581,177 +552,114 @@ COMMENT ON FUNCTION retally.home(p_show_id text, p_total text, p_key text) IS 'T
 CREATE FUNCTION retally.lock_budget() RETURNS interval
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT current_setting('deadlock_timeout')::interval / 2
+    SELECT least(current_setting('deadlock_timeout')::interval / 2, s.longest_wait)
+    FROM retally.setting AS s
 $$;
 
-COMMENT ON FUNCTION retally.lock_budget() IS 'How long a pass may wait after its first row lock: half of deadlock_timeout.';
+COMMENT ON FUNCTION retally.lock_budget() IS 'How long a pass may wait for busy rows.';
 
-CREATE FUNCTION retally.lock_folder(p_show_id text, p_keys text[], p_wait boolean) RETURNS SETOF text
+CREATE FUNCTION retally.lock_free_rows(p_show_id text, p_total text, p_keys text[], p_patient text[], OUT held text[], OUT busy text[]) RETURNS record
     LANGUAGE plpgsql
     AS $$
 BEGIN
-    IF p_wait THEN
-        RETURN QUERY
-        SELECT r.pk_folder::text
-        FROM public.folder_resource AS r
-        WHERE r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_folder
-        FOR NO KEY UPDATE OF r;
-    ELSE
-        RETURN QUERY
-        SELECT r.pk_folder::text
-        FROM public.folder_resource AS r
-        WHERE r.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_folder
-        FOR NO KEY UPDATE OF r SKIP LOCKED;
+    SELECT
+        coalesce(array_agg(l.key) FILTER (WHERE l.held), '{}'),
+        coalesce(array_agg(l.key ORDER BY l.key) FILTER (WHERE NOT l.held), '{}')
+    INTO held, busy
+    FROM retally.lock_rows(p_show_id, p_total, p_keys) AS l;
+    IF busy && p_patient THEN
+        RAISE EXCEPTION USING ERRCODE = 'RT000', MESSAGE = 'let go';
     END IF;
+EXCEPTION
+    WHEN SQLSTATE 'RT000' THEN
+        -- the locks went with the subtransaction; what was learned of the busy rows did not
+        held := '{}';
 END
 $$;
 
-COMMENT ON FUNCTION retally.lock_folder(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks folder totals of a show in key order and answers with the keys it holds.';
+COMMENT ON FUNCTION retally.lock_free_rows(p_show_id text, p_total text, p_keys text[], p_patient text[], OUT held text[], OUT busy text[]) IS 'Locks those rows of a total that are free, or none when one is busy that is worth waiting for.';
 
-CREATE FUNCTION retally.lock_job(p_show_id text, p_keys text[], p_wait boolean) RETURNS SETOF text
+CREATE FUNCTION retally.lock_keys(p_show_id text, p_total text, p_keys text[], p_wait boolean) RETURNS text[]
     LANGUAGE plpgsql
-    AS $$
+    AS $_$
+DECLARE
+    -- one statement for five tables, whose rows are found in the same way
+    v_table text := CASE
+        WHEN p_total IN ('layer', 'job', 'folder') THEN p_total || '_resource'
+        ELSE p_total
+    END;
+    v_key text := CASE p_total
+        WHEN 'subscription' THEN 'pk_alloc'
+        WHEN 'point' THEN 'pk_dept'
+        ELSE 'pk_' || p_total
+    END;
+    v_of_show text := CASE
+        WHEN p_total IN ('subscription', 'point') THEN 'r.pk_show::text = $2'
+        ELSE 'TRUE'
+    END;
+    v_locked text[];
 BEGIN
-    IF p_wait THEN
-        RETURN QUERY
-        SELECT r.pk_job::text
-        FROM public.job_resource AS r
-        WHERE r.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_job
-        FOR NO KEY UPDATE OF r;
-    ELSE
-        RETURN QUERY
-        SELECT r.pk_job::text
-        FROM public.job_resource AS r
-        WHERE r.pk_job::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_job
-        FOR NO KEY UPDATE OF r SKIP LOCKED;
-    END IF;
+    EXECUTE format(
+        'SELECT ARRAY(
+            SELECT r.%1$I::text
+            FROM public.%2$I AS r
+            WHERE %3$s AND r.%1$I::text IN (SELECT k.key FROM unnest($1) AS k (key))
+            ORDER BY r.%1$I
+            FOR NO KEY UPDATE OF r %4$s
+        )',
+        v_key, v_table, v_of_show, CASE WHEN p_wait THEN '' ELSE 'SKIP LOCKED' END
+    )
+    INTO v_locked
+    USING p_keys, p_show_id;
+    RETURN v_locked;
 END
-$$;
+$_$;
 
-COMMENT ON FUNCTION retally.lock_job(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks job totals of a show in key order and answers with the keys it holds.';
+COMMENT ON FUNCTION retally.lock_keys(p_show_id text, p_total text, p_keys text[], p_wait boolean) IS 'Locks rows of one total of a show, in key order; answers with the keys locked.';
 
-CREATE FUNCTION retally.lock_layer(p_show_id text, p_keys text[], p_wait boolean) RETURNS SETOF text
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-    IF p_wait THEN
-        RETURN QUERY
-        SELECT r.pk_layer::text
-        FROM public.layer_resource AS r
-        WHERE r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_layer
-        FOR NO KEY UPDATE OF r;
-    ELSE
-        RETURN QUERY
-        SELECT r.pk_layer::text
-        FROM public.layer_resource AS r
-        WHERE r.pk_layer::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_layer
-        FOR NO KEY UPDATE OF r SKIP LOCKED;
-    END IF;
-END
-$$;
-
-COMMENT ON FUNCTION retally.lock_layer(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks layer totals of a show in key order and answers with the keys it holds.';
-
-CREATE FUNCTION retally.lock_point(p_show_id text, p_keys text[], p_wait boolean) RETURNS SETOF text
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-    IF p_wait THEN
-        RETURN QUERY
-        SELECT r.pk_dept::text
-        FROM public.point AS r
-        WHERE
-            r.pk_show::text = p_show_id
-            AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_dept
-        FOR NO KEY UPDATE OF r;
-    ELSE
-        RETURN QUERY
-        SELECT r.pk_dept::text
-        FROM public.point AS r
-        WHERE
-            r.pk_show::text = p_show_id
-            AND r.pk_dept::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_dept
-        FOR NO KEY UPDATE OF r SKIP LOCKED;
-    END IF;
-END
-$$;
-
-COMMENT ON FUNCTION retally.lock_point(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks point totals of a show in key order and answers with the keys it holds.';
-
-CREATE FUNCTION retally.lock_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean) RETURNS TABLE(key text, held boolean)
+CREATE FUNCTION retally.lock_rows(p_show_id text, p_total text, p_keys text[]) RETURNS TABLE(key text, held boolean)
     LANGUAGE plpgsql
     AS $$
 DECLARE
-    v_held text[];
+    v_locked text[] := retally.lock_keys(p_show_id, p_total, p_keys, FALSE);
 BEGIN
-    CASE p_total
-        WHEN 'subscription' THEN
-            v_held := ARRAY(SELECT retally.lock_subscription(p_show_id, p_keys, p_wait));
-        WHEN 'layer' THEN
-            v_held := ARRAY(SELECT retally.lock_layer(p_show_id, p_keys, p_wait));
-        WHEN 'job' THEN
-            v_held := ARRAY(SELECT retally.lock_job(p_show_id, p_keys, p_wait));
-        WHEN 'folder' THEN
-            v_held := ARRAY(SELECT retally.lock_folder(p_show_id, p_keys, p_wait));
-        WHEN 'point' THEN
-            v_held := ARRAY(SELECT retally.lock_point(p_show_id, p_keys, p_wait));
-    END CASE;
-    RETURN QUERY
-    SELECT
-        h.key,
-        TRUE
-    FROM unnest(v_held) AS h (key);
-    -- most often all are free, and the totals need not be read again
-    IF cardinality(v_held) < cardinality(p_keys) THEN
+    IF p_total <> 'folder' AND cardinality(v_locked) = cardinality(p_keys) THEN
+        -- most often all are free, and the totals need not be read again
         RETURN QUERY
         SELECT
+            l.key,
+            TRUE
+        FROM unnest(v_locked) AS l (key);
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+    WITH locked AS (
+        SELECT
+            l.key,
+            count(*) AS of_them
+        FROM unnest(v_locked) AS l (key)
+        GROUP BY l.key
+    ),
+
+    there AS (
+        SELECT
             s.key,
-            FALSE
+            count(*) AS of_them
         FROM retally.stored_in(ARRAY[p_show_id], ARRAY[p_total]) AS s
-        WHERE
-            s.key IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-            AND s.key NOT IN (SELECT h.key FROM unnest(v_held) AS h (key));
-    END IF;
+        WHERE s.key IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+        GROUP BY s.key
+    )
+
+    SELECT
+        t.key,
+        coalesce(l.of_them, 0) = t.of_them
+    FROM there AS t
+    LEFT JOIN locked AS l ON t.key = l.key;
 END
 $$;
 
-COMMENT ON FUNCTION retally.lock_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean) IS 'Locks rows of one total of a show and says of each whether it is held now.';
-
-CREATE FUNCTION retally.lock_subscription(p_show_id text, p_keys text[], p_wait boolean) RETURNS SETOF text
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-    IF p_wait THEN
-        RETURN QUERY
-        SELECT r.pk_alloc::text
-        FROM public.subscription AS r
-        WHERE
-            r.pk_show::text = p_show_id
-            AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_alloc
-        FOR NO KEY UPDATE OF r;
-    ELSE
-        RETURN QUERY
-        SELECT r.pk_alloc::text
-        FROM public.subscription AS r
-        WHERE
-            r.pk_show::text = p_show_id
-            AND r.pk_alloc::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
-        ORDER BY r.pk_alloc
-        FOR NO KEY UPDATE OF r SKIP LOCKED;
-    END IF;
-END
-$$;
-
-COMMENT ON FUNCTION retally.lock_subscription(p_show_id text, p_keys text[], p_wait boolean) IS 'Locks subscription totals of a show in key order and answers with the keys it holds.';
+COMMENT ON FUNCTION retally.lock_rows(p_show_id text, p_total text, p_keys text[]) IS 'Locks those rows of one total of a show that are free, and says which are held.';
 
 CREATE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean) RETURNS TABLE(show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint, rows_failed bigint, core_units numeric, gpus numeric, seconds double precision, problems text[])
     LANGUAGE plpgsql
@@ -763,13 +671,16 @@ CREATE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean) RETUR
     AS $$
 DECLARE
     v_started timestamptz := clock_timestamp();
-    v_deadline timestamptz;
+    v_deadline timestamptz := v_started + retally.lock_budget();
+    -- a transaction that has written before may have rows of the farm locked
+    v_holding boolean := pg_current_xact_id_if_assigned() IS NOT NULL;
     v_finding retally.finding;
     v_done record;
 BEGIN
     PERFORM retally.hold_scope(f.show_id, p_wait)
     FROM unnest(p_findings) AS f
-    GROUP BY f.show_id;
+    GROUP BY f.show_id
+    ORDER BY f.show_id;
 
     FOR v_finding IN
         SELECT f.*
@@ -779,9 +690,9 @@ BEGIN
         SELECT d.*
         INTO v_done
         FROM retally.mend_rows(
-            v_finding.show_id, v_finding.total, v_finding.keys, p_wait, v_deadline
+            v_finding.show_id, v_finding.total, v_finding.keys, p_wait, v_deadline, v_holding
         ) AS d;
-        v_deadline := v_done.deadline;
+        v_holding := v_holding OR cardinality(v_finding.keys) > cardinality(v_done.busy);
         show_id := v_finding.show_id;
         total := v_finding.total;
         rows_adrift := v_finding.rows_adrift;
@@ -802,7 +713,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean) IS 'Lock, sum again, write: for what was found adrift in one show.';
+COMMENT ON FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean) IS 'Lock, sum again, write: what was found adrift.';
 
 CREATE FUNCTION retally.mend_in_one(p_findings retally.finding[], p_wait boolean, OUT rows_adrift bigint, OUT rows_changed bigint, OUT rows_deferred bigint, OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text[]) RETURNS record
     LANGUAGE plpgsql
@@ -826,15 +737,13 @@ $$;
 
 COMMENT ON FUNCTION retally.mend_in_one(p_findings retally.finding[], p_wait boolean, OUT rows_adrift bigint, OUT rows_changed bigint, OUT rows_deferred bigint, OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text[]) IS 'What mend() says of its findings, added up to one row.';
 
-CREATE FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, INOUT deadline timestamp with time zone, OUT rows_changed bigint, OUT busy text[], OUT problems text[]) RETURNS record
+CREATE FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, OUT rows_changed bigint, OUT busy text[], OUT problems text[]) RETURNS record
     LANGUAGE plpgsql
     AS $$
 DECLARE
-    v_patient text[] := p_keys;
-    v_begun timestamptz := clock_timestamp();
     v_held text[];
-    v_answer text;
     v_key text;
+    v_fits boolean;
 BEGIN
     rows_changed := 0;
     busy := '{}';
@@ -842,71 +751,51 @@ BEGIN
     IF cardinality(p_keys) = 0 THEN
         RETURN;
     END IF;
-
-    IF NOT p_wait THEN
-        v_patient := ARRAY(
-            SELECT d.key
-            FROM retally.deferred AS d
-            CROSS JOIN retally.setting AS s
-            WHERE
-                d.scope = p_show_id
-                AND d.total = p_total
-                AND d.passes >= s.wait_after_passes
-        );
-    END IF;
-    SELECT h.held, h.busy
+    SELECT s.held, s.busy
     INTO v_held, busy
-    FROM retally.hold_free_rows(
-        p_show_id, p_total, p_keys, CASE WHEN deadline IS NULL THEN v_patient END
-    ) AS h;
-    IF cardinality(v_held) > 0 THEN
-        -- whoever waits for one of these rows began to wait after this moment
-        deadline := coalesce(deadline, v_begun + retally.lock_budget());
+    FROM retally.seize_rows(p_show_id, p_total, p_keys, p_wait, p_deadline, p_holding) AS s;
+
+    IF cardinality(v_held) = 0 THEN
+        RETURN;
     END IF;
 
-    FOREACH v_key IN ARRAY busy LOOP
-        CONTINUE WHEN v_key <> ALL (v_patient);
-        v_answer := retally.hold_row(
-            p_show_id, p_total, v_key,
-            -- with empty hands nobody waits for us; with a lock in hand all the waits that a row
-            -- can cost have to fit
-            CASE
-                WHEN deadline IS NULL THEN retally.lock_budget()
-                ELSE (deadline - clock_timestamp()) / 4
-            END
-        );
-        IF v_answer = 'held' THEN
-            v_held := v_held || v_key;
-            deadline := coalesce(deadline, clock_timestamp() + retally.lock_budget());
-        END IF;
-        IF v_answer <> 'busy' THEN
-            busy := array_remove(busy, v_key);
-        END IF;
-    END LOOP;
-
-    -- all again: those that were let go of, and those held already, which costs nothing
-    IF cardinality(v_held) < cardinality(p_keys) - cardinality(busy) THEN
-        SELECT h.held, h.busy
-        INTO v_held, busy
-        FROM retally.hold_free_rows(p_show_id, p_total, p_keys, NULL) AS h;
-        deadline := coalesce(deadline, clock_timestamp() + retally.lock_budget());
-    END IF;
-
-    IF cardinality(v_held) > 0 THEN
+    BEGIN
         SELECT
             count(*) FILTER (WHERE w.fits),
             coalesce(array_agg(retally.problem('misfit', p_total, w.key, NULL, NULL))
             FILTER (WHERE NOT w.fits), '{}')
         INTO rows_changed, problems
         FROM retally.write_rows(p_show_id, p_total, v_held) AS w;
-    END IF;
+        RETURN;
+    EXCEPTION
+        WHEN data_exception THEN
+            rows_changed := 0;
+            problems := '{}';
+    END;
+
+    FOREACH v_key IN ARRAY v_held LOOP
+        BEGIN
+            SELECT bool_and(w.fits)
+            INTO v_fits
+            FROM retally.write_rows(p_show_id, p_total, ARRAY[v_key]) AS w;
+        EXCEPTION
+            WHEN data_exception THEN
+                v_fits := FALSE;
+        END;
+        IF v_fits THEN
+            rows_changed := rows_changed + 1;
+        ELSIF NOT v_fits THEN
+            problems := problems || retally.problem('misfit', p_total, v_key, NULL, NULL);
+        END IF;
+    END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, INOUT deadline timestamp with time zone, OUT rows_changed bigint, OUT busy text[], OUT problems text[]) IS 'Lock, sum again, write: for rows of one total of a show.';
+COMMENT ON FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, OUT rows_changed bigint, OUT busy text[], OUT problems text[]) IS 'Lock, sum again, write: for rows of one total of a show.';
 
 CREATE FUNCTION retally.named_drift(p_show_ids text[], p_totals text[]) RETURNS TABLE(show_name text, total text, name text, key text, slot text, stored numeric, booked numeric)
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     SET work_mem TO '64MB'
     SET enable_mergejoin TO 'off'
@@ -921,28 +810,57 @@ BEGIN
     SELECT
         s.str_name::text,
         d.total,
-        coalesce(
-            a.str_name::text, k.str_name || '/' || l.str_name, j.str_name::text,
-            f.str_name::text, t.str_name::text, d.key
-        ),
+        coalesce(n.name, d.key),
         d.key,
         d.slot,
         d.stored,
         d.booked
     FROM drift AS d
     INNER JOIN public.show AS s ON d.show_id = s.pk_show::text
-    LEFT JOIN public.alloc AS a ON d.total = 'subscription' AND d.key = a.pk_alloc::text
-    LEFT JOIN public.layer AS l ON d.total = 'layer' AND d.key = l.pk_layer::text
-    LEFT JOIN public.job AS k ON l.pk_job = k.pk_job
-    LEFT JOIN public.job AS j ON d.total = 'job' AND d.key = j.pk_job::text
-    LEFT JOIN public.folder AS f ON d.total = 'folder' AND d.key = f.pk_folder::text
-    LEFT JOIN public.dept AS t ON d.total = 'point' AND d.key = t.pk_dept::text
+    LEFT JOIN retally.names() AS n ON d.total = n.total AND d.key = n.key
     ORDER BY
         s.str_name, d.show_id, array_position(retally.totals(), d.total), d.key, d.slot;
 END
 $$;
 
 COMMENT ON FUNCTION retally.named_drift(p_show_ids text[], p_totals text[]) IS 'drift_in() with the names that people know the shows and rows by.';
+
+CREATE FUNCTION retally.names() RETURNS TABLE(total text, key text, name text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    SELECT
+        'subscription' AS total,
+        a.pk_alloc::text AS key,
+        a.str_name::text AS name
+    FROM public.alloc AS a
+    UNION ALL
+    SELECT
+        'layer',
+        l.pk_layer::text,
+        j.str_name::text || '/' || l.str_name::text
+    FROM public.layer AS l
+    INNER JOIN public.job AS j ON l.pk_job::text = j.pk_job::text
+    UNION ALL
+    SELECT
+        'job',
+        j.pk_job::text,
+        j.str_name::text
+    FROM public.job AS j
+    UNION ALL
+    SELECT
+        'folder',
+        f.pk_folder::text,
+        f.str_name::text
+    FROM public.folder AS f
+    UNION ALL
+    SELECT
+        'point',
+        d.pk_dept::text,
+        d.str_name::text
+    FROM public.dept AS d
+$$;
+
+COMMENT ON FUNCTION retally.names() IS 'What people call the row of each total and key.';
 
 CREATE FUNCTION retally.nearest_names(p_wanted text, p_names text[]) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1044,31 +962,65 @@ CREATE FUNCTION retally.orphans() RETURNS TABLE(proc_id text, show_id text, core
             CASE WHEN l.pk_layer IS NULL THEN 'no layer ' || coalesce(p.pk_layer::text, 'null') END
         )
     FROM public.proc AS p
-    LEFT JOIN public.show AS s ON p.pk_show = s.pk_show
-    LEFT JOIN public.job AS j ON p.pk_job = j.pk_job
-    LEFT JOIN public.layer AS l ON p.pk_layer = l.pk_layer
+    LEFT JOIN public.show AS s ON p.pk_show::text = s.pk_show::text
+    LEFT JOIN public.job AS j ON p.pk_job::text = j.pk_job::text
+    LEFT JOIN public.layer AS l ON p.pk_layer::text = l.pk_layer::text
     WHERE s.pk_show IS NULL OR j.pk_job IS NULL OR l.pk_layer IS NULL
     ORDER BY p.pk_proc
 $$;
 
 COMMENT ON FUNCTION retally.orphans() IS 'The procs that name a show, job or layer that the farm does not know.';
 
-CREATE FUNCTION retally.orphans_in(p_show_ids text[], p_total text, p_key text) RETURNS TABLE(show_id text, cores numeric, gpus numeric)
+CREATE FUNCTION retally.orphans_in(p_show_ids text[], p_totals text[], p_keys text[]) RETURNS TABLE(show_id text, total text, key text, cores numeric, gpus numeric)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
+    WITH named AS (
+        SELECT
+            p.pk_show::text AS show_id,
+            p.int_cores_reserved AS cores,
+            p.int_gpus_reserved AS gpus,
+            v.total,
+            v.key
+        FROM public.proc AS p
+        CROSS JOIN
+            LATERAL (
+                VALUES ('layer', p.pk_layer::text), ('job', p.pk_job::text)
+            ) AS v (total, key)
+        WHERE
+            -- without orphans no proc is read
+            cardinality(p_keys) > 0
+            AND p.pk_show::text = any(p_show_ids)
+    )
+
     SELECT
-        p.pk_show::text,
-        sum(p.int_cores_reserved),
-        sum(p.int_gpus_reserved)
-    FROM public.proc AS p
-    WHERE
-        p.pk_show::text = any(p_show_ids)
-        AND CASE p_total WHEN 'layer' THEN p.pk_layer::text ELSE p.pk_job::text END
-        IS NOT DISTINCT FROM p_key
-    GROUP BY p.pk_show
+        n.show_id,
+        n.total,
+        n.key,
+        sum(n.cores),
+        sum(n.gpus)
+    FROM named AS n
+    INNER JOIN unnest(p_totals, p_keys) AS o (total, key)
+        ON
+            n.total = o.total
+            AND coalesce(n.key, '') = coalesce(o.key, '')
+            AND (n.key IS NULL) = (o.key IS NULL)
+    GROUP BY n.show_id, n.total, n.key
 $$;
 
-COMMENT ON FUNCTION retally.orphans_in(p_show_ids text[], p_total text, p_key text) IS 'How much the procs of shows book for a layer or job that the farm does not know.';
+COMMENT ON FUNCTION retally.orphans_in(p_show_ids text[], p_totals text[], p_keys text[]) IS 'How much procs of shows book for layers or jobs that the farm does not know.';
+
+CREATE FUNCTION retally.patient_keys(p_show_id text, p_total text, p_busy text[], p_wait boolean) RETURNS text[]
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT coalesce(array_agg(b.key ORDER BY d.passes ASC NULLS FIRST, b.key ASC), '{}')
+    FROM unnest(p_busy) AS b (key)
+    CROSS JOIN retally.setting AS s
+    LEFT JOIN retally.deferred AS d
+        ON b.key = d.key AND d.scope = p_show_id AND d.total = p_total
+    WHERE p_wait OR d.passes >= s.wait_after_passes
+$$;
+
+COMMENT ON FUNCTION retally.patient_keys(p_show_id text, p_total text, p_busy text[], p_wait boolean) IS 'Those of the busy rows of a total that are worth waiting for.';
 
 CREATE FUNCTION retally.problem(p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1111,10 +1063,10 @@ CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text
             p_keys IS NULL
             AND 'layer' = any(p_totals)
             AND (p.pk_show IS NULL OR p.pk_show::text <> all(p_show_ids))
-            AND p.pk_layer IN (
-                SELECT r.pk_layer
+            AND p.pk_layer::text IN (
+                SELECT r.pk_layer::text
                 FROM public.layer_resource AS r
-                INNER JOIN public.job AS j ON r.pk_job = j.pk_job
+                INNER JOIN public.job AS j ON r.pk_job::text = j.pk_job::text
                 WHERE j.pk_show::text = any(p_show_ids)
             )
         UNION ALL
@@ -1127,10 +1079,10 @@ CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text
             p_keys IS NULL
             AND p_totals && ARRAY['job', 'folder', 'point']
             AND (p.pk_show IS NULL OR p.pk_show::text <> all(p_show_ids))
-            AND p.pk_job IN (
-                SELECT j.pk_job
+            AND p.pk_job::text IN (
+                SELECT j.pk_job::text
                 FROM public.job AS j
-                INNER JOIN public.folder AS f ON j.pk_folder = f.pk_folder
+                INNER JOIN public.folder AS f ON j.pk_folder::text = f.pk_folder::text
                 WHERE
                     j.pk_show::text = any(p_show_ids)
                     OR f.pk_show::text = any(p_show_ids)
@@ -1140,8 +1092,8 @@ CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text
                 AND EXISTS (
                     SELECT
                     FROM public.layer_resource AS r
-                    INNER JOIN public.job AS j ON r.pk_job = j.pk_job
-                    WHERE r.pk_layer = p.pk_layer AND j.pk_show::text = any(p_show_ids)
+                    INNER JOIN public.job AS j ON r.pk_job::text = j.pk_job::text
+                    WHERE r.pk_layer::text = p.pk_layer::text AND j.pk_show::text = any(p_show_ids)
                 )
             )
         UNION ALL
@@ -1167,8 +1119,8 @@ CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text
         FROM public.proc AS p
         WHERE
             p_totals = ARRAY['folder']
-            AND p.pk_job IN (
-                SELECT j.pk_job
+            AND p.pk_job::text IN (
+                SELECT j.pk_job::text
                 FROM public.job AS j
                 WHERE j.pk_folder::text IN (SELECT k.key FROM unnest(p_keys) AS k (key))
             )
@@ -1179,8 +1131,8 @@ CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text
         FROM public.proc AS p
         WHERE
             p_totals = ARRAY['point']
-            AND p.pk_job IN (
-                SELECT j.pk_job
+            AND p.pk_job::text IN (
+                SELECT j.pk_job::text
                 FROM public.job AS j
                 WHERE
                     j.pk_show::text = any(p_show_ids)
@@ -1207,27 +1159,47 @@ CREATE PROCEDURE retally.recompute_all(IN p_wait boolean DEFAULT true, IN p_unma
     AS $$
 DECLARE
     v_ids text[];
-    v_id text;
+    v_names text[];
     v_findings retally.finding[];
     v_one record;
     v_failure text;
 BEGIN
+    -- inside a transaction block this fails, before any work is done
+    COMMIT;
     SELECT 0, 0, 0, 0, 0, 0, 0, 0, '{}'
     INTO
         shows, shows_failed, rows_adrift, rows_changed, rows_deferred, rows_failed, core_units,
         gpus, problems;
-    SELECT coalesce(array_agg(s.show_id ORDER BY s.name, s.show_id), '{}')
-    INTO v_ids
+    SELECT
+        coalesce(array_agg(s.show_id ORDER BY s.name, s.show_id), '{}'),
+        coalesce(array_agg(s.name ORDER BY s.name, s.show_id), '{}')
+    INTO v_ids, v_names
     FROM retally.shows() AS s
     WHERE s.rebuilt OR p_unmanaged_too;
-    v_findings := ARRAY(SELECT f FROM retally.findings(v_ids, retally.totals()) AS f);
+    BEGIN
+        v_findings := ARRAY(SELECT f FROM retally.findings(v_ids, retally.totals()) AS f);
+    EXCEPTION
+        WHEN OTHERS THEN
+            -- the data of one show can break the statement for all: each is looked at by itself
+            v_findings := NULL;
+    END;
 
-    FOREACH v_id IN ARRAY v_ids LOOP
+    FOR v_place IN 1 .. cardinality(v_ids) LOOP
         BEGIN
             SELECT m.*
             INTO v_one
             FROM retally.mend_in_one(
-                ARRAY(SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = v_id), p_wait
+                CASE
+                    WHEN v_findings IS NULL
+                        THEN ARRAY(
+                            SELECT f
+                            FROM retally.findings(ARRAY[v_ids[v_place]], retally.totals()) AS f
+                        )
+                    ELSE ARRAY(
+                        SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = v_ids[v_place]
+                    )
+                END,
+                p_wait
             ) AS m;
             shows := shows + 1;
             rows_adrift := rows_adrift + v_one.rows_adrift;
@@ -1236,11 +1208,16 @@ BEGIN
             rows_failed := rows_failed + v_one.rows_failed;
             core_units := core_units + v_one.core_units;
             gpus := gpus + v_one.gpus;
-            problems := problems || v_one.problems;
+            problems := problems || ARRAY(
+                SELECT format('show %s: %s', v_names[v_place], p.problem)
+                FROM unnest(v_one.problems) AS p (problem)
+            );
         EXCEPTION
             WHEN OTHERS THEN
                 -- kept with its SQLSTATE; the next show must not suffer for this one
-                v_failure := format('show %s: %s (SQLSTATE %s)', v_id, sqlerrm, sqlstate);
+                v_failure := format(
+                    'show %s: %s (SQLSTATE %s)', v_names[v_place], sqlerrm, sqlstate
+                );
                 RAISE WARNING '%', v_failure;
                 shows_failed := shows_failed + 1;
                 problems := problems || v_failure;
@@ -1345,41 +1322,57 @@ COMMENT ON PROCEDURE retally.recompute_subscription(IN p_show text, IN p_wait bo
 CREATE FUNCTION retally.row_name(p_total text, p_key text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    SELECT coalesce(CASE p_total
-        WHEN 'subscription'
-            THEN (
-                SELECT a.str_name::text
-                FROM public.alloc AS a
-                WHERE a.pk_alloc::text = p_key
-            )
-        WHEN 'layer'
-            THEN (
-                SELECT j.str_name || '/' || l.str_name
-                FROM public.layer AS l
-                INNER JOIN public.job AS j ON l.pk_job = j.pk_job
-                WHERE l.pk_layer::text = p_key
-            )
-        WHEN 'job'
-            THEN (
-                SELECT j.str_name::text
-                FROM public.job AS j
-                WHERE j.pk_job::text = p_key
-            )
-        WHEN 'folder'
-            THEN (
-                SELECT f.str_name::text
-                FROM public.folder AS f
-                WHERE f.pk_folder::text = p_key
-            )
-        WHEN 'point' THEN (
-            SELECT d.str_name::text
-            FROM public.dept AS d
-            WHERE d.pk_dept::text = p_key
+    SELECT
+        coalesce(
+            (
+                SELECT n.name
+                FROM retally.names() AS n
+                WHERE n.total = p_total AND n.key = p_key
+            ), p_key, 'none'
         )
-    END, p_key, 'none')
 $$;
 
 COMMENT ON FUNCTION retally.row_name(p_total text, p_key text) IS 'What a person calls the row of this total and key.';
+
+CREATE FUNCTION retally.seize_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, OUT held text[], OUT busy text[]) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_patient text[] := CASE WHEN NOT p_holding THEN p_keys END;
+    v_key text;
+BEGIN
+    IF NOT p_holding THEN
+        v_patient := retally.patient_keys(p_show_id, p_total, p_keys, p_wait);
+    END IF;
+    SELECT f.held, f.busy
+    INTO held, busy
+    FROM retally.lock_free_rows(p_show_id, p_total, p_keys, v_patient) AS f;
+
+    IF NOT p_holding AND cardinality(held) = 0 THEN
+        FOREACH v_key IN ARRAY retally.patient_keys(p_show_id, p_total, busy, p_wait) LOOP
+            -- the first one that is had ends this: from then on there is a lock in hand
+            EXIT WHEN retally.wait_for_row(
+                p_show_id, p_total, v_key, p_deadline - clock_timestamp()
+            );
+        END LOOP;
+        SELECT f.held, f.busy
+        INTO held, busy
+        FROM retally.lock_free_rows(p_show_id, p_total, p_keys, NULL) AS f;
+    END IF;
+
+    -- who never stands in a queue is never part of a cycle of locks
+    WHILE clock_timestamp() < p_deadline
+        AND cardinality(retally.patient_keys(p_show_id, p_total, busy, p_wait)) > 0
+    LOOP
+        PERFORM pg_sleep(0.005);
+        SELECT seize_rows.held || f.held, f.busy
+        INTO held, busy
+        FROM retally.lock_free_rows(p_show_id, p_total, busy, NULL) AS f;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION retally.seize_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, OUT held text[], OUT busy text[]) IS 'Step 2 of a pass: locks rows of one total of a show, as many as can be had.';
 
 CREATE FUNCTION retally.set_lock_timeout(p_limit interval) RETURNS text
     LANGUAGE plpgsql
@@ -1398,14 +1391,37 @@ $$;
 
 COMMENT ON FUNCTION retally.set_lock_timeout(p_limit interval) IS 'Bounds the lock waits of this transaction; returns the former lock_timeout.';
 
-CREATE PROCEDURE retally.set_managed(IN p_show text, IN p_managed boolean)
+CREATE PROCEDURE retally.set_managed(IN p_show text, IN p_managed boolean, INOUT rows_adrift bigint DEFAULT NULL::bigint, INOUT rows_changed bigint DEFAULT NULL::bigint, INOUT rows_deferred bigint DEFAULT NULL::bigint, INOUT rows_failed bigint DEFAULT NULL::bigint, INOUT core_units numeric DEFAULT NULL::numeric, INOUT gpus numeric DEFAULT NULL::numeric, INOUT problems text[] DEFAULT NULL::text[])
     LANGUAGE plpgsql
     AS $$
 DECLARE
-    v_show_id text := retally.show_id(p_show);
-    v_busy bigint;
+    v_show_id text;
 BEGIN
-    PERFORM retally.hold_scope(v_show_id, TRUE);
+    IF p_managed IS NULL THEN
+        RAISE EXCEPTION 'is show "%" to be managed or not?', p_show
+            USING ERRCODE = 'null_value_not_allowed', HINT = 'Say true or false.';
+    END IF;
+    -- the flag of a show that is gone can still be taken down, by its id
+    DELETE FROM retally.managed_scope AS m
+    WHERE
+        m.scope = p_show
+        AND NOT p_managed
+        AND NOT EXISTS (SELECT FROM public.show AS s WHERE s.pk_show::text = p_show);
+    IF FOUND THEN
+        RETURN;
+    END IF;
+
+    v_show_id := retally.show_id(p_show);
+    SELECT r.*
+    INTO rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus, problems
+    FROM retally.recompute_in_one(v_show_id, retally.totals(), TRUE) AS r;
+    IF rows_deferred > 0 THEN
+        RAISE EXCEPTION 'show "%" stays as it is: rows of its totals locked by others: %',
+            (SELECT s.str_name FROM public.show AS s WHERE s.pk_show::text = v_show_id),
+            rows_deferred
+            USING ERRCODE = 'RT006', HINT = 'Try again in a moment.';
+    END IF;
+    -- after the recompute: a transaction that has written waits for no row
     IF p_managed THEN
         INSERT INTO retally.managed_scope (scope) VALUES (v_show_id)
         ON CONFLICT (scope) DO NOTHING;
@@ -1413,30 +1429,26 @@ BEGIN
         DELETE FROM retally.managed_scope AS m
         WHERE m.scope = v_show_id;
     END IF;
-    SELECT r.rows_deferred
-    INTO v_busy
-    FROM retally.recompute_in_one(v_show_id, retally.totals(), TRUE) AS r;
-    IF v_busy > 0 THEN
-        RAISE EXCEPTION 'show "%" stays as it is: % of its totals are locked by others',
-            p_show, v_busy
-            USING ERRCODE = 'RT006', HINT = 'Try again in a moment.';
-    END IF;
 END
 $$;
 
-COMMENT ON PROCEDURE retally.set_managed(IN p_show text, IN p_managed boolean) IS 'Sets retally''s own flag of a show and rebuilds its totals in the same transaction.';
+COMMENT ON PROCEDURE retally.set_managed(IN p_show text, IN p_managed boolean, INOUT rows_adrift bigint, INOUT rows_changed bigint, INOUT rows_deferred bigint, INOUT rows_failed bigint, INOUT core_units numeric, INOUT gpus numeric, INOUT problems text[]) IS 'Sets retally''s own flag of a show and rebuilds its totals in the same transaction.';
 
 CREATE FUNCTION retally.show_id(p_show text) RETURNS text
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     v_ids text[];
     v_near text[];
 BEGIN
+    IF EXISTS (SELECT FROM public.show AS s WHERE s.pk_show::text = p_show) THEN
+        RETURN p_show;
+    END IF;
     SELECT coalesce(array_agg(s.pk_show::text ORDER BY s.pk_show), '{}')
     INTO v_ids
     FROM public.show AS s
-    WHERE s.pk_show::text = p_show OR s.str_name::text = p_show;
+    WHERE s.str_name::text = p_show;
 
     IF cardinality(v_ids) = 1 THEN
         RETURN v_ids[1];
@@ -1453,7 +1465,7 @@ BEGIN
             HINT = CASE
                 WHEN cardinality(v_near) > 0
                     THEN 'Did you mean ' || array_to_string(v_near, ' or ') || '?'
-                ELSE 'SELECT * FROM retally.shows() lists them.'
+                ELSE '`retally managed` lists them, or SELECT * FROM retally.shows().'
             END;
 END
 $$;
@@ -1488,6 +1500,7 @@ COMMENT ON FUNCTION retally.shows() IS 'Every show, its flags, and whether the t
 
 CREATE FUNCTION retally.stored(p_show text) RETURNS TABLE(total text, key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric)
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
     v_show_id text := retally.show_id(p_show);
@@ -1529,7 +1542,7 @@ CREATE FUNCTION retally.stored_in(p_show_ids text[], p_totals text[]) RETURNS TA
         NULL,
         NULL
     FROM public.layer_resource AS r
-    INNER JOIN public.job AS j ON r.pk_job = j.pk_job
+    INNER JOIN public.job AS j ON r.pk_job::text = j.pk_job::text
     WHERE j.pk_show::text = any(p_show_ids) AND 'layer' = any(p_totals)
     UNION ALL
     SELECT
@@ -1541,7 +1554,7 @@ CREATE FUNCTION retally.stored_in(p_show_ids text[], p_totals text[]) RETURNS TA
         r.int_local_cores::numeric,
         r.int_local_gpus::numeric
     FROM public.job_resource AS r
-    INNER JOIN public.job AS j ON r.pk_job = j.pk_job
+    INNER JOIN public.job AS j ON r.pk_job::text = j.pk_job::text
     WHERE j.pk_show::text = any(p_show_ids) AND 'job' = any(p_totals)
     UNION ALL
     SELECT
@@ -1553,7 +1566,7 @@ CREATE FUNCTION retally.stored_in(p_show_ids text[], p_totals text[]) RETURNS TA
         NULL,
         NULL
     FROM public.folder_resource AS r
-    INNER JOIN public.folder AS f ON r.pk_folder = f.pk_folder
+    INNER JOIN public.folder AS f ON r.pk_folder::text = f.pk_folder::text
     WHERE f.pk_show::text = any(p_show_ids) AND 'folder' = any(p_totals)
     UNION ALL
     SELECT
@@ -1593,6 +1606,27 @@ $$;
 
 COMMENT ON FUNCTION retally.totals() IS 'The five totals, in the order of the booking path.';
 
+CREATE FUNCTION retally.wait_for_row(p_show_id text, p_total text, p_key text, p_limit interval) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_before text;
+BEGIN
+    IF p_limit < interval '1 millisecond' THEN
+        RETURN FALSE;
+    END IF;
+    v_before := retally.set_lock_timeout(p_limit);
+    PERFORM retally.lock_keys(p_show_id, p_total, ARRAY[p_key], TRUE);
+    PERFORM set_config('lock_timeout', v_before, TRUE);
+    RETURN TRUE;
+EXCEPTION
+    WHEN lock_not_available THEN
+        RETURN FALSE;
+END
+$$;
+
+COMMENT ON FUNCTION retally.wait_for_row(p_show_id text, p_total text, p_key text, p_limit interval) IS 'Waits in the queue of one busy row of a total.';
+
 CREATE FUNCTION retally.write_folder(p_show_id text, p_keys text[]) RETURNS TABLE(key text, fits boolean)
     LANGUAGE plpgsql
     AS $$
@@ -1617,7 +1651,7 @@ BEGIN
         WHERE
             r.pk_folder::text = a.key
             AND a.fits
-            AND (r.int_cores <> a.cores OR r.int_gpus <> a.gpus)
+            AND (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
         RETURNING a.key
     )
 
@@ -1655,8 +1689,8 @@ BEGIN
             a.*,
             r.int_max_cores AS core_cap,
             r.int_max_gpus AS gpu_cap,
-            (a.cores > r.int_cores OR a.gpus > r.int_gpus)
-            AND (a.cores > r.int_max_cores OR a.gpus > r.int_max_gpus) AS over_cap,
+            (a.cores > r.int_cores::numeric OR a.gpus > r.int_gpus::numeric)
+            AND (a.cores > r.int_max_cores::numeric OR a.gpus > r.int_max_gpus::numeric) AS over_cap,
             abs(a.cores) <= v_max_cores
             AND abs(a.gpus) <= v_max_gpus
             AND abs(a.local_cores) <= v_max_local_cores
@@ -1679,10 +1713,10 @@ BEGIN
             r.pk_job::text = a.key
             AND a.fits
             AND (
-                r.int_cores <> a.cores
-                OR r.int_gpus <> a.gpus
-                OR r.int_local_cores <> a.local_cores
-                OR r.int_local_gpus <> a.local_gpus
+                r.int_cores::numeric <> a.cores
+                OR r.int_gpus::numeric <> a.gpus
+                OR r.int_local_cores::numeric <> a.local_cores
+                OR r.int_local_gpus::numeric <> a.local_gpus
             )
         RETURNING a.key, a.over_cap, a.core_cap, a.gpu_cap
     )
@@ -1743,7 +1777,7 @@ BEGIN
         WHERE
             r.pk_layer::text = a.key
             AND a.fits
-            AND (r.int_cores <> a.cores OR r.int_gpus <> a.gpus)
+            AND (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
         RETURNING a.key
     )
 
@@ -1787,7 +1821,7 @@ BEGIN
             r.pk_show::text = p_show_id
             AND r.pk_dept::text = a.key
             AND a.fits
-            AND (r.int_cores <> a.cores OR r.int_gpus <> a.gpus)
+            AND (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
         RETURNING a.key
     )
 
@@ -1842,7 +1876,7 @@ BEGIN
         SELECT
             a.*,
             r.int_burst AS burst,
-            a.cores > r.int_cores AND a.cores > r.int_burst AS over_burst,
+            a.cores > r.int_cores::numeric AND a.cores > r.int_burst::numeric AS over_burst,
             abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
         FROM retally.sum_again(p_show_id, 'subscription', p_keys) AS a
         INNER JOIN public.subscription AS r
@@ -1860,7 +1894,7 @@ BEGIN
             r.pk_show::text = p_show_id
             AND r.pk_alloc::text = a.key
             AND a.fits
-            AND (r.int_cores <> a.cores OR r.int_gpus <> a.gpus)
+            AND (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
         RETURNING a.key, a.over_burst, a.burst
     )
 
@@ -1907,6 +1941,7 @@ CREATE UNLOGGED TABLE retally.due (
     tick text NOT NULL,
     scope text NOT NULL,
     due_at timestamp with time zone NOT NULL,
+    every interval NOT NULL,
     claimed_by text NOT NULL
 )
 WITH (fillfactor='50');
@@ -1950,7 +1985,9 @@ CREATE TABLE retally.setting (
     only_row boolean DEFAULT true NOT NULL,
     follow_farm_flag boolean DEFAULT true NOT NULL,
     wait_after_passes integer DEFAULT 3 NOT NULL,
+    longest_wait interval DEFAULT '00:00:00.5'::interval NOT NULL,
     CONSTRAINT setting_has_one_row CHECK (only_row),
+    CONSTRAINT setting_longest_wait_is_not_negative CHECK ((longest_wait >= '00:00:00'::interval)),
     CONSTRAINT setting_wait_after_passes_is_positive CHECK ((wait_after_passes > 0))
 );
 
@@ -1959,6 +1996,8 @@ COMMENT ON TABLE retally.setting IS 'What holds for the whole farm; one row, cha
 COMMENT ON COLUMN retally.setting.follow_farm_flag IS 'Ticks also rebuild the shows that the farm itself flags (show.b_scheduler_managed).';
 
 COMMENT ON COLUMN retally.setting.wait_after_passes IS 'A row that was busy in this many passes running is waited for by the next one.';
+
+COMMENT ON COLUMN retally.setting.longest_wait IS 'How long one pass over a show waits for busy rows, at most half of deadlock_timeout.';
 
 ALTER TABLE ONLY retally.deferred
     ADD CONSTRAINT deferred_pk PRIMARY KEY (scope, total, key);

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ import click
 from rich.live import Live
 from rich.table import Table
 
+from retally.cli.errors import Exit
 from retally.cli.options import debug_option
 from retally.cli.output import console, cores, counted, note
 from retally.cli.traffic import book_and_release
@@ -70,6 +73,8 @@ def demo(seconds: float | None) -> None:
       retally demo --seconds 20
     """
     configure_logging(level="warning")
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]  # they speak of another server
     stop = threading.Event()
     with stop_on_signals(stop):
         note("starting an embedded PostgreSQL …")
@@ -80,6 +85,7 @@ def demo(seconds: float | None) -> None:
                 note(f"PostgreSQL {server.version}, {_SIZE.procs} procs in {_SIZE.shows} shows")
                 left = _play(conn, dsn, stop, seconds)
     note(f"{counted(left, 'row')} adrift at the end" if left else "no drift at the end")
+    sys.exit(Exit.DRIFT if left else Exit.FINE)
 
 
 def _prepare(conn: psycopg.Connection) -> None:
@@ -91,7 +97,9 @@ def _prepare(conn: psycopg.Connection) -> None:
 
 def _play(conn: psycopg.Connection, dsn: str, stop: threading.Event, seconds: float | None) -> int:
     """Run worker and traffic until the end; answers with the rows adrift then."""
-    settings = WorkerSettings.from_flags(subscription_interval=1.0, resource_interval=2.0)
+    settings = WorkerSettings.from_flags(
+        subscription_interval=1.0, resource_interval=2.0, pool_size=2, totals=",".join(TOTALS)
+    )
     rest, end = threading.Event(), threading.Event()
     until = None if seconds is None else time.monotonic() + seconds
     with ThreadPoolExecutor(_CLIENTS + 1) as threads:
@@ -124,6 +132,8 @@ def _watch(
             show(_look(conn), rest.is_set())
             stop.wait(_LOOK_EVERY)
         rest.set()
+        if stop.is_set():
+            note("stopping: the ticks have the last word …")
         # after the last booking the ticks have an interval to bring the drift to nothing, also
         # after Ctrl-C: it is what the demo is there to show
         until = time.monotonic() + 2 * interval
@@ -138,8 +148,17 @@ def _shown() -> Iterator[Callable[[list[ShowNow], bool], None]]:
     """What shows a look: a live table on a terminal; elsewhere a line when something changed."""
     screen = console()
     if screen.is_terminal:
-        with Live(console=screen, auto_refresh=False) as live:
-            yield lambda shows, resting: live.update(_table(shows, resting), refresh=True)
+        # transient: Ctrl-C is echoed into it, and the last look is printed below instead
+        latest: list[RenderableType] = []
+        with Live(console=screen, auto_refresh=False, transient=True) as live:
+
+            def draw(shows: list[ShowNow], resting: bool) -> None:
+                latest[:] = [_table(shows, resting)]
+                live.update(latest[0], refresh=True)
+
+            yield draw
+        for table in latest:
+            screen.print(table)
         return
     last = [""]
 

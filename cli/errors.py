@@ -11,7 +11,7 @@ import click
 import psycopg
 from pydantic import ValidationError
 
-from retally.sql.errors import RetallyError, typed
+from retally.sql.errors import RetallyError, ShowBusyError, StillBusyError, typed
 
 
 class Exit(IntEnum):
@@ -25,17 +25,28 @@ class Exit(IntEnum):
 
 
 class TypedErrorGroup(click.Group):
-    """Prints any expected error as one line and exits with 1; ``--debug`` adds the traceback."""
+    """Prints any expected error as one line and exits with its code; see ``Exit``.
+
+    ``--debug`` adds the traceback.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see the class."""
         try:
             return super().invoke(ctx)
-        except (RetallyError, psycopg.Error, ValidationError) as error:
+        except BrokenPipeError:
+            raise  # whoever reads our output has enough: click ends quietly
+        except (RetallyError, psycopg.Error, ValidationError, OSError, UnicodeError) as error:
             if ctx.meta.get("retally.debug"):
                 traceback.print_exc()
             click.secho(f"Error: {_line(error)}", fg="red", err=True)
-            sys.exit(Exit.ERROR)
+            sys.exit(_code(error))
+
+
+def _code(error: Exception) -> Exit:
+    if isinstance(error, (ShowBusyError, StillBusyError)):
+        return Exit.BUSY
+    return Exit.USAGE if isinstance(error, ValidationError) else Exit.ERROR
 
 
 def _line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from retally.cli.errors import TypedErrorGroup
 from retally.cli.farm import farm
 from retally.cli.install import install
 from retally.cli.managed import managed
+from retally.cli.output import print_anything
 from retally.cli.recompute import recompute
 from retally.cli.status import status
 from retally.cli.uninstall import uninstall
@@ -33,6 +34,7 @@ def main() -> None:
     Example:
       retally install && retally drift && retally recompute --all && retally worker
     """
+    print_anything()
 
 
 for _command in (install, uninstall, status, drift, recompute, managed, worker, demo, farm):

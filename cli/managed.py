@@ -26,8 +26,8 @@ _COLUMNS = ("show", "managed", "farm_flag", "rebuilt_by_ticks")
 def managed(conn: psycopg.Connection, names: Sequence[str], switch: str | None, style: str) -> None:
     """Tell or set whether a show is managed.
 
-    A managed show's bookings through retally write no total; the ticks rebuild its totals. The
-    flip rebuilds them in its own transaction. The farm's own flag (show.b_scheduler_managed) is
+    The ticks rebuild a managed show's totals; Cuebot's bookings go on as before. The flip rebuilds
+    them in its own transaction. The farm's own flag (show.b_scheduler_managed) is
     read and never written; "-" means that this farm has no such column.
 
     \b

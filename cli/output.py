@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from datetime import datetime
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
 TABLE_ROWS = 500
 
 Row = dict[str, Any]
+
+#: The columns that hold amounts.
+NUMBERS = frozenset(
+    {
+        "stored",
+        "booked",
+        "drift",
+        "rows_adrift",
+        "rows_changed",
+        "rows_deferred",
+        "rows_failed",
+        "cores_adrift",
+        "core_units_adrift",
+        "gpus_adrift",
+        "seconds",
+    }
+)
 
 
 def cores(core_units: int) -> str:
@@ -55,6 +73,13 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
 
 
+def print_anything() -> None:
+    """Let the standard streams print every name, whatever their encoding: escaped if need be."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _plain(row: Mapping[str, Any], columns: Sequence[str]) -> Row:
     values = {name: row[name] for name in columns}
     return {
@@ -66,21 +91,19 @@ def _plain(row: Mapping[str, Any], columns: Sequence[str]) -> Row:
 def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        numeric = any(_is_number(row[name]) for row in rows)
+        number = name in NUMBERS
+        # a number that is folded in the middle is another number
         table.add_column(
-            name.replace("_", " "), justify="right" if numeric else "left", overflow="fold"
+            name.replace("_", " "),
+            justify="right" if number else "left",
+            no_wrap=number,
+            overflow="fold",
         )
     for row in rows[:TABLE_ROWS]:
         table.add_row(*_cells(row[name] for name in columns))
     console().print(table)
     if len(rows) > TABLE_ROWS:
         note(f"… and {len(rows) - TABLE_ROWS:,} more rows; --format csv prints all of them")
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, str):
-        return value[-1:].isdigit() and not value.strip("-,.0123456789")
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _cells(values: Iterable[Any]) -> list[str]:

@@ -92,6 +92,8 @@ def recompute(
     shows = [s for s in chosen_shows(conn, names) if names or unmanaged_too or s.rebuilt]
     if not shows:
         note("no show is managed: nothing to do (--all --unmanaged-too takes every show)")
+        if style != "table":
+            print_rows([], style, _columns(_DRY_COLUMNS if dry_run else _COLUMNS, style))
         return
     wanted = chosen_totals(totals)
     if dry_run:

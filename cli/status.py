@@ -70,6 +70,9 @@ SELECT
 def status(conn: psycopg.Connection, style: str) -> None:
     """Tell versions, the farm that was found, who writes each show's totals, and the last passes.
 
+    Written by: bookings, each increments the totals (or, through retally, leaves them alone);
+    scheduler, the farm's own for shows that it flags; ticks, retally's.
+
     \b
     Example:
       retally status
@@ -153,8 +156,7 @@ def _row(show: Show, passes: list[LastPass]) -> Row:
 def _writer(show: Show) -> str:
     """Who writes the totals, by the facts of OpenCue's releases."""
     if show.managed:
-        return "retally's ticks; bookings through retally write none"
+        return "bookings, ticks"
     if show.farm_flag:
-        ticks = ", and retally's ticks" if show.rebuilt else ""
-        return f"the farm's own scheduler{ticks}"
-    return "each booking"
+        return "scheduler, ticks" if show.rebuilt else "scheduler"
+    return "bookings"

@@ -108,7 +108,7 @@ def set_managed(conn: psycopg.Connection, show: str, *, managed: bool) -> tuple[
 
 
 def last_passes(conn: psycopg.Connection) -> list[LastPass]:
-    """The latest pass over each total of each show; empty after a crash of the server."""
+    """The latest pass over each total of each show; empty after a crash, and on a replica."""
     query: LiteralString = """
         SELECT
             p.scope AS show_id, p.total, p.finished_at, p.rows_adrift, p.rows_changed,
@@ -116,6 +116,8 @@ def last_passes(conn: psycopg.Connection) -> list[LastPass]:
         FROM retally.pass AS p
         ORDER BY p.scope, array_position(retally.totals(), p.total)
     """
+    if _rows(conn, "SELECT pg_is_in_recovery()")[0][0]:
+        return []  # unlogged tables are not there
     with translated(), conn.cursor(row_factory=class_row(LastPass)) as cursor:
         return cursor.execute(query).fetchall()
 

@@ -93,6 +93,12 @@ def _conninfo(dsn: str | None) -> str:
             'write it as "host=… dbname=…" or postgresql://user@host/dbname; '
             "special characters in a URI have to be percent-encoded",
         ) from None
+    if "@" in str(given.get("host", "")):
+        # an unescaped @ in a password: what follows it would be shown as a host
+        raise DatabaseUnreachableError(
+            "the host in the DSN holds an @",
+            "special characters in a URI have to be percent-encoded: @ is %40",
+        )
     if timeout := os.environ.get("PGCONNECT_TIMEOUT"):
         given.setdefault("connect_timeout", timeout)
     merged: dict[str, Any] = _TIMEOUTS | given

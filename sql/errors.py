@@ -99,13 +99,14 @@ _BY_SQLSTATE: dict[str, type[RetallyError]] = {
 
 _INSTALL = "run `retally install` in this database, with this version of retally"
 _REACH = "check --dsn, RETALLY_DSN or libpq's PG… variables, and that the server runs"
+_PRIMARY = "connect to the primary server: a replica takes no changes"
 _GRANT = "grant the role what docs/by-hand.md lists, or connect as another one"
 
 
 def typed(error: psycopg.Error) -> RetallyError:
     """The retally error for what psycopg raised; the caller chains it with ``from``."""
     state = error.sqlstate or ""
-    message = (error.diag.message_primary or str(error)).strip().splitlines()[0]
+    message = " ".join((error.diag.message_primary or str(error)).split())
     hint = error.diag.message_hint or ""
     if state in _BY_SQLSTATE:
         return _BY_SQLSTATE[state](message, hint)
@@ -114,6 +115,8 @@ def typed(error: psycopg.Error) -> RetallyError:
         return StillUsedError(f"{message}: {users}", "drop these first, they are not retally's")
     if state == "42501":
         return PermissionDeniedError(message, hint or _GRANT)
+    if state == "25006":
+        return DatabaseError(message, hint or _PRIMARY)
     if state in {"3F000", "42883", "42P01"} and "retally" in message:
         return NotInstalledError(message, hint or _INSTALL)
     lost = isinstance(error, psycopg.OperationalError) and not state

@@ -60,7 +60,7 @@ def refuse_newer(version: int) -> None:
     if version > known_version():
         raise NotInstalledError(
             f"the schema retally has version {version}, this program knows {known_version()}",
-            "upgrade this program: pip install --upgrade retally",
+            "upgrade this program",
         )
 
 

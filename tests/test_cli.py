@@ -221,7 +221,7 @@ def test_status_tells_versions_flags_writers_and_last_passes(
 ) -> None:
     before = json.loads(retally("status", "--format", "json").stdout)
     assert before[0]["last_pass"] is None
-    assert before[0]["written_by"] == "each booking"
+    assert before[0]["written_by"] == "bookings"
     retally("managed", "--show", "comet", "on")
     (row,) = json.loads(retally("status", "--format", "json").stdout)
     assert row["last_pass"] is not None
@@ -229,7 +229,7 @@ def test_status_tells_versions_flags_writers_and_last_passes(
     text = retally("status").stdout
     assert f"database {farm_db.info.dbname}" in text
     assert "OpenCue 1.19 or newer" in text
-    assert "retally's ticks" in text
+    assert "bookings, ticks" in text
 
 
 def test_install_and_uninstall_may_be_repeated(
@@ -352,6 +352,28 @@ def test_every_command_has_help_with_an_example() -> None:
 
 def test_a_setting_that_makes_no_sense_is_one_line(retally: Retally) -> None:
     result = retally("worker", "--pool-size", "0")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "pool_size" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_flip_that_meets_a_busy_row_is_exit_code_5(
+    connect: Connect, retally: Retally, work: Work
+) -> None:
+    holder = connect()
+    holder.execute("BEGIN")
+    holder.execute("SELECT FROM point WHERE pk_dept = %s FOR UPDATE", (work.dept,))
+    result = retally("managed", "--show", "comet", "on")
+    assert result.exit_code == 5
+    assert 'show "comet" stays as it is' in result.stderr
+
+
+def test_programs_get_an_empty_list_where_there_is_nothing_to_do(retally: Retally) -> None:
+    assert json.loads(retally("recompute", "--all", "--format", "json").stdout) == []
+
+
+def test_an_unescaped_at_sign_in_a_password_shows_nothing_of_it(retally: Retally) -> None:
+    result = retally("drift", "--dsn", "postgresql://u:s3c@ret@host/db")
+    assert result.exit_code == 1
+    assert "ret@host" not in result.stderr
+    assert "%40" in result.stderr

@@ -32,7 +32,9 @@ _PATIENCE = 60.0  # seconds, for what takes far below one
 
 # Starts a server, tells about it and waits to be ended.
 _OWNER = """
-import json, sys
+import json, signal, sys
+# also where the tests run in the background of a shell, which then ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from retally.sql.embedded import EmbeddedServer
 with EmbeddedServer.start() as server:
     print(json.dumps([server.pid, server.dsn(), str(server.socket_dir.parent)]), flush=True)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from retally.sql.embedded import EmbeddedServer
 
 
-def dump(server: EmbeddedServer, dsn: str) -> list[str]:
+def dump(server: EmbeddedServer, conn: psycopg.Connection) -> list[str]:
+    # not conn.info.dsn: it holds what psycopg's libpq knows and an older pg_dump does not
+    dsn = server.dsn(conn.info.dbname)
     command = [str(server.bindir / "pg_dump"), "--schema-only", dsn]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     # from PostgreSQL 15.14 on, \restrict carries a key of each dump's own
@@ -29,11 +31,11 @@ def test_uninstall_leaves_the_farm_as_it_was(
     server: EmbeddedServer, empty_db: psycopg.Connection
 ) -> None:
     create_schema(empty_db)
-    before = dump(server, empty_db.info.dsn)
+    before = dump(server, empty_db)
     install(empty_db)
-    assert dump(server, empty_db.info.dsn) != before
+    assert dump(server, empty_db) != before
     assert uninstall(empty_db)
-    assert dump(server, empty_db.info.dsn) == before
+    assert dump(server, empty_db) == before
     assert not uninstall(empty_db)
 
 
@@ -41,16 +43,16 @@ def test_installing_twice_changes_nothing(
     server: EmbeddedServer, farm_db: psycopg.Connection
 ) -> None:
     farm_db.execute("UPDATE retally.setting SET wait_after_passes = 9")
-    before = dump(server, farm_db.info.dsn)
+    before = dump(server, farm_db)
     assert install(farm_db).migrations == ()
-    assert dump(server, farm_db.info.dsn) == before
+    assert dump(server, farm_db) == before
     assert farm_db.execute("SELECT wait_after_passes FROM retally.setting").fetchone() == (9,)
 
 
 def test_an_install_replaces_routines_of_other_signatures_and_drops_those_that_are_gone(
     server: EmbeddedServer, farm_db: psycopg.Connection
 ) -> None:
-    before = dump(server, farm_db.info.dsn)
+    before = dump(server, farm_db)
     farm_db.execute("""
         DROP FUNCTION retally.totals();
         CREATE FUNCTION retally.totals() RETURNS integer LANGUAGE sql AS 'SELECT 1';
@@ -60,7 +62,7 @@ def test_an_install_replaces_routines_of_other_signatures_and_drops_those_that_a
         CREATE PROCEDURE retally.no_longer_needed() LANGUAGE sql AS 'SELECT 1';
     """)
     install(farm_db)
-    assert dump(server, farm_db.info.dsn) == before
+    assert dump(server, farm_db) == before
 
 
 def test_a_newer_schema_than_this_program_is_refused(farm_db: psycopg.Connection) -> None:
@@ -112,7 +114,7 @@ def test_nothing_of_retally_hangs_on_the_farms_tables(farm_db: psycopg.Connectio
 def test_it_installs_on_a_copy_made_from_a_dump(
     server: EmbeddedServer, farm_db: psycopg.Connection
 ) -> None:
-    text = "\n".join(dump(server, farm_db.info.dsn))
+    text = "\n".join(dump(server, farm_db))
     with fresh_database(server, "template0") as dsn:
         command = [str(server.bindir / "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-d", dsn]
         subprocess.run(command, input=text, check=True, capture_output=True, text=True)

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: What service managers send, and what Ctrl-C sends.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: What service managers send, what Ctrl-C sends, and what a terminal sends when it is closed.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextlib.contextmanager
 def stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """In the block, SIGTERM and SIGINT do one thing only: they set ``stop``.
+    """In the block, the stop signals do one thing only: they set ``stop``.
 
-    The former handlers are back afterwards. Signals reach the main thread, so it has to be the
+    One that was ignored before, as nohup makes SIGHUP, stays so. The former handlers are back
+    afterwards. Signals reach the main thread, so it has to be the
     one that enters: ValueError elsewhere.
     """
 
@@ -29,6 +30,8 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
 
     with contextlib.ExitStack() as former:
         for number in STOP_SIGNALS:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue
             # None: a handler that was not installed from Python, and cannot be put back from it
             before = signal.signal(number, handle) or signal.SIG_DFL
             former.callback(signal.signal, number, before)

@@ -38,8 +38,9 @@ BEGIN
     INTO rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus, problems
     FROM retally.recompute_in_one(v_show_id, retally.totals(), TRUE) AS r;
     IF rows_deferred > 0 THEN
-        RAISE EXCEPTION 'show "%" stays as it is: % of its totals are locked by others',
-            p_show, rows_deferred
+        RAISE EXCEPTION 'show "%" stays as it is: rows of its totals locked by others: %',
+            (SELECT s.str_name FROM public.show AS s WHERE s.pk_show::text = v_show_id),
+            rows_deferred
             USING ERRCODE = 'RT006', HINT = 'Try again in a moment.';
     END IF;
     -- after the recompute: a transaction that has written waits for no row

@@ -34,7 +34,7 @@ BEGIN
             HINT = CASE
                 WHEN cardinality(v_near) > 0
                     THEN 'Did you mean ' || array_to_string(v_near, ' or ') || '?'
-                ELSE 'SELECT * FROM retally.shows() lists them.'
+                ELSE '`retally managed` lists them, or SELECT * FROM retally.shows().'
             END;
 END
 $$;
