@@ -132,8 +132,6 @@ def _watch(
             show(_look(conn), rest.is_set())
             stop.wait(_LOOK_EVERY)
         rest.set()
-        if stop.is_set():
-            note("stopping: the ticks have the last word …")
         # after the last booking the ticks have an interval to bring the drift to nothing, also
         # after Ctrl-C: it is what the demo is there to show
         until = time.monotonic() + 2 * interval

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,6 +31,10 @@ NUMBERS = frozenset(
         "rows_changed",
         "rows_deferred",
         "rows_failed",
+        "adrift",
+        "changed",
+        "deferred",
+        "failed",
         "cores_adrift",
         "core_units_adrift",
         "gpus_adrift",
@@ -120,5 +124,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S %Z")
+        return value.astimezone(UTC).strftime("%m-%d %H:%M:%SZ")
     return str(value)

@@ -64,6 +64,18 @@ SELECT
 """
 
 
+# What fits a terminal of 80 columns; `retally managed` tells the flags.
+_TABLE = {
+    "show": "show",
+    "written_by": "written_by",
+    "last_pass": "last_pass",
+    "rows_adrift": "adrift",
+    "rows_changed": "changed",
+    "rows_deferred": "deferred",
+    "rows_failed": "failed",
+}
+
+
 @click.command()
 @format_option
 @database
@@ -86,7 +98,12 @@ def status(conn: psycopg.Connection, style: str) -> None:
     require_current(conn)
     if style == "table":
         click.echo(f"follows the farm's own flag: {_follows(conn)}\n")
-    print_rows(_rows(routines.shows(conn), routines.last_passes(conn)), style, _COLUMNS)
+    rows = _rows(routines.shows(conn), routines.last_passes(conn))
+    if style == "table":
+        rows = [{short: row[name] for name, short in _TABLE.items()} for row in rows]
+        print_rows(rows, style, tuple(_TABLE.values()))
+    else:
+        print_rows(rows, style, _COLUMNS)
 
 
 def _farm(conn: psycopg.Connection) -> Farm:
