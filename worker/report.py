@@ -34,8 +34,9 @@ class Report:
         told = self._tell_problems(show, passes)
         # A row that cannot be mended is found adrift by every pass: once told, it is no news.
         news = changed or deferred or told or adrift > failed
+        left = "totals left adrift" if news else "nothing new"
         (_log.info if news else _log.debug)(
-            "totals rebuilt" if news else "nothing new",
+            "totals rebuilt" if changed else left,
             tick=self._tick,
             show=show.name,
             rows_adrift=adrift,
