@@ -18,9 +18,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 def stop_on_signals(stop: threading.Event) -> Iterator[None]:
     """In the block, the stop signals do one thing only: they set ``stop``.
 
-    One that was ignored before, as nohup makes SIGHUP, stays so. The former handlers are back
-    afterwards. Signals reach the main thread, so it has to be the
-    one that enters: ValueError elsewhere.
+    Under nohup SIGHUP stays ignored. The former handlers are back afterwards. Signals reach the
+    main thread, so it has to be the one that enters: ValueError elsewhere.
     """
 
     def handle(_number: int, _frame: object) -> None:
@@ -30,8 +29,8 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
 
     with contextlib.ExitStack() as former:
         for number in STOP_SIGNALS:
-            if signal.getsignal(number) is signal.SIG_IGN:
-                continue
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup: it is meant to outlive its terminal
             # None: a handler that was not installed from Python, and cannot be put back from it
             before = signal.signal(number, handle) or signal.SIG_DFL
             former.callback(signal.signal, number, before)
