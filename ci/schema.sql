@@ -1338,7 +1338,7 @@ CREATE FUNCTION retally.seize_rows(p_show_id text, p_total text, p_keys text[], 
     LANGUAGE plpgsql
     AS $$
 DECLARE
-    v_patient text[] := CASE WHEN NOT p_holding THEN p_keys END;
+    v_patient text[];
     v_key text;
 BEGIN
     IF NOT p_holding THEN
@@ -1348,7 +1348,8 @@ BEGIN
     INTO held, busy
     FROM retally.lock_free_rows(p_show_id, p_total, p_keys, v_patient) AS f;
 
-    IF NOT p_holding AND cardinality(held) = 0 THEN
+    IF busy && v_patient THEN
+        -- all was let go of
         FOREACH v_key IN ARRAY retally.patient_keys(p_show_id, p_total, busy, p_wait) LOOP
             -- the first one that is had ends this: from then on there is a lock in hand
             EXIT WHEN retally.wait_for_row(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from retally.cli.options import database
+from retally.cli.output import progress
 from retally.procedures import install, routines
 from retally.sql.farm_build import FarmSize, Step, create_farm
 
@@ -77,16 +75,7 @@ def create(conn: psycopg.Connection, managed: bool, **size: Any) -> None:
       createdb farm && retally farm create --dsn dbname=farm --shows 20 --procs 200000 \\
         --jobs 3000 --finished-jobs 27000 --layers 6 --hosts 3000
     """
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    with bar:
+    with progress() as bar:
         task = bar.add_task("starting", total=None)
 
         def tell(step: Step) -> None:

@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -75,6 +83,20 @@ def note(text: str) -> None:
 def console() -> Console:
     """Where tables go: standard output, as wide as it needs when it is no terminal."""
     return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
+
+
+def progress(*columns: ProgressColumn) -> Progress:
+    """A bar on standard error that goes away when it is done; none where there is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *columns,
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
 
 
 def print_anything() -> None:

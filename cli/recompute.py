@@ -6,8 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 
 from retally.cli.errors import Exit
 from retally.cli.options import (
@@ -19,7 +18,7 @@ from retally.cli.options import (
     show_option,
     total_option,
 )
-from retally.cli.output import Row, cores, counted, note, print_rows
+from retally.cli.output import Row, cores, counted, note, print_rows, progress
 from retally.procedures import Finding, Pass, Show, routines
 from retally.procedures.rebuild import Failure, Outcome, rebuild
 from retally.sql.errors import RetallyError
@@ -110,17 +109,7 @@ def _run(
     wait: bool,
     patience: float,
 ) -> Outcome:
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("shows"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    with bar:
+    with progress(TextColumn("shows")) as bar:
         task = bar.add_task("looking", total=len(shows))
         names = {show.show_id: show.name for show in shows}
 

@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     import psycopg
 
 
-def totals(conn: psycopg.Connection) -> tuple[str, ...]:
-    """The totals, in the order of the booking path."""
-    return tuple(_rows(conn, "SELECT retally.totals()")[0][0])
-
-
 def check_farm(conn: psycopg.Connection) -> None:
     """Raise FarmSchemaError unless the farm has every column that retally uses."""
     _rows(conn, "SELECT retally.check_farm()")

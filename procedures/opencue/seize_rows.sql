@@ -11,7 +11,7 @@ CREATE OR REPLACE FUNCTION retally.seize_rows(
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    v_patient text[] := CASE WHEN NOT p_holding THEN p_keys END;
+    v_patient text[];
     v_key text;
 BEGIN
     IF NOT p_holding THEN
@@ -21,7 +21,8 @@ BEGIN
     INTO held, busy
     FROM retally.lock_free_rows(p_show_id, p_total, p_keys, v_patient) AS f;
 
-    IF NOT p_holding AND cardinality(held) = 0 THEN
+    IF busy && v_patient THEN
+        -- all was let go of
         FOREACH v_key IN ARRAY retally.patient_keys(p_show_id, p_total, busy, p_wait) LOOP
             -- the first one that is had ends this: from then on there is a lock in hand
             EXIT WHEN retally.wait_for_row(
