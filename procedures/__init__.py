@@ -3,6 +3,7 @@
 ``core/`` knows nothing of a farm's tables; ``opencue/`` is all that does.
 """
 
+from retally.procedures.booking import Answer, Booking
 from retally.procedures.install import Installed, install, uninstall
 from retally.procedures.records import (
     TOTALS,
@@ -16,6 +17,8 @@ from retally.procedures.records import (
 
 __all__ = [
     "TOTALS",
+    "Answer",
+    "Booking",
     "Drift",
     "Finding",
     "Installed",

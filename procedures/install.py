@@ -31,9 +31,10 @@ _NAMES = "SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace = to_regname
 
 # In the order in which they may go. Our own names only: what others have put into the schema, or
 # built on what is ours, makes the server refuse, and name it.
-_TABLES = ("due", "deferred", "pass", "managed_scope", "setting", "migration")
+_TABLES = ("due", "deferred", "pass", "scope_flag", "setting", "migration")
 _DROP_REST = """
 DROP TYPE retally.finding;
+DROP TYPE retally.booking;
 DROP SCHEMA retally;
 """
 

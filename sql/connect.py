@@ -53,14 +53,14 @@ def pool(
     *,
     max_size: int,
     timeout: float,
-    check: Callable[[psycopg.Connection], None],
+    check: Callable[[psycopg.Connection], None] | None = None,
 ) -> ConnectionPool[psycopg.Connection]:
     """A pool of connections for a program that runs on; it still has to be opened.
 
     They are in autocommit, their transactions READ COMMITTED. ``timeout``: seconds to wait for a
-    connection; ``check`` is called before one is handed out. It connects only on demand, so that a
-    database that was away is found again by whoever asks next. Raises DatabaseUnreachableError
-    when ``dsn`` makes no sense.
+    connection; ``check``, if any, is called before one is handed out. It connects only on demand,
+    so that a database that was away is found again by whoever asks next. Raises
+    DatabaseUnreachableError when ``dsn`` makes no sense.
     """
     return ConnectionPool(
         _conninfo(dsn),

@@ -36,7 +36,7 @@ class AmbiguousShowError(RetallyError):
 
 
 class WrongIsolationError(RetallyError):
-    """RT003: a recompute needs READ COMMITTED, the second sum would not see new bookings."""
+    """RT003: not READ COMMITTED: a second sum would miss new bookings, a booking a flip."""
 
 
 class UnknownTotalError(RetallyError):
@@ -44,7 +44,7 @@ class UnknownTotalError(RetallyError):
 
 
 class ShowBusyError(RetallyError):
-    """RT005: another writer holds the show and did not let go in time."""
+    """RT005: another writer, or bookings in flight, held the show and did not let go in time."""
 
 
 class StillBusyError(RetallyError):
@@ -53,6 +53,38 @@ class StillBusyError(RetallyError):
 
 class FarmSchemaError(RetallyError):
     """RT007: the database holds no farm, or one that lacks a column that retally reads."""
+
+
+class BookingRefusedError(RetallyError):
+    """A proc was not booked, and nothing has changed; the subclass says why."""
+
+
+class InvalidBookingError(BookingRefusedError):
+    """RT008: no cores, an amount below zero or missing, or arrays that differ in length."""
+
+
+class UnknownWorkError(BookingRefusedError):
+    """RT009: no such job, layer, frame or host, or they do not belong together."""
+
+
+class FrameBookedError(BookingRefusedError):
+    """RT010: the frame has a proc already; the message names it."""
+
+
+class HostFullError(BookingRefusedError):
+    """RT011: the host, or the job's local share of it, has not enough idle."""
+
+
+class OverCapError(BookingRefusedError):
+    """RT012: a subscription's burst or a job's maximum would be passed (unmanaged shows only)."""
+
+
+class NoSubscriptionError(BookingRefusedError):
+    """RT013: the show has no subscription to the host's allocation (unmanaged shows only)."""
+
+
+class JustTakenError(BookingRefusedError):
+    """RT014: somebody else was first, and what stood in the way is gone by now: try again."""
 
 
 class FarmExistsError(RetallyError):
@@ -95,12 +127,24 @@ _BY_SQLSTATE: dict[str, type[RetallyError]] = {
     "RT005": ShowBusyError,
     "RT006": StillBusyError,
     "RT007": FarmSchemaError,
+    "RT008": InvalidBookingError,
+    "RT009": UnknownWorkError,
+    "RT010": FrameBookedError,
+    "RT011": HostFullError,
+    "RT012": OverCapError,
+    "RT013": NoSubscriptionError,
+    "RT014": JustTakenError,
 }
 
 _INSTALL = "run `retally install` in this database, with this version of retally"
 _REACH = "check --dsn, RETALLY_DSN or libpq's PG… variables, and that the server runs"
 _PRIMARY = "connect to the primary server: a replica takes no changes"
 _GRANT = "grant the role what docs/by-hand.md lists, or connect as another one"
+
+
+def by_sqlstate(state: str, message: str, hint: str = "") -> RetallyError:
+    """The error of a private SQLSTATE that a routine answered with instead of raising it."""
+    return _BY_SQLSTATE.get(state, DatabaseError)(message, hint)
 
 
 def typed(error: psycopg.Error) -> RetallyError:

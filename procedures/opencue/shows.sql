@@ -1,5 +1,5 @@
--- Every show: retally's own flag (managed), the farm's flag (null before OpenCue 1.19, which has
--- no such column), and whether the ticks rebuild its totals (rebuilt).
+-- Every show: retally's own flag in force (managed), the farm's flag (null before OpenCue 1.19,
+-- which has no such column), and whether the ticks rebuild its totals (rebuilt).
 -- The farm's flag is read through to_jsonb, so that the routine works with and without it.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.shows()
@@ -10,10 +10,9 @@ AS $$
         SELECT
             s.pk_show::text AS show_id,
             s.str_name::text AS show_name,
-            m.scope IS NOT NULL AS managed,
+            retally.is_managed(s.pk_show::text) AS managed,
             (to_jsonb(s) ->> 'b_scheduler_managed')::boolean AS farm_flag
         FROM public.show AS s
-        LEFT JOIN retally.managed_scope AS m ON s.pk_show::text = m.scope
     )
 
     SELECT

@@ -1,0 +1,71 @@
+"""The client of the dispatch path: each call is one round trip and one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Self
+
+from retally.procedures import booking as calls
+from retally.sql.connect import pool
+from retally.sql.errors import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import psycopg
+
+    from retally.procedures.booking import Answer, Booking
+
+_WAIT_SECONDS = 30.0  # for a connection of the pool
+
+
+class Dispatcher:
+    """Books procs and releases them; may be used by ``connections`` threads at a time.
+
+    ``dsn`` as for ``connect``. A context manager: leaving it closes the connections. Whether a
+    booking writes totals is up to the show's flag, in the database; the caller need not know.
+
+    Every call raises DatabaseUnreachableError when the database is away. What became of that call
+    is not known then: releasing again is always right, and booking the frame again either books it
+    or raises FrameBookedError, which names the proc that the lost answer was about.
+    """
+
+    def __init__(self, dsn: str | None = None, *, connections: int = 4) -> None:
+        self._pool = pool(dsn, max_size=connections, timeout=_WAIT_SECONDS)
+
+    def __enter__(self) -> Self:
+        """Open the pool; connections are made when they are needed."""
+        self._pool.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+    def book(self, booking: Booking) -> str:
+        """Book a proc; answers with its id (``pk_proc``).
+
+        Raises the subclass of BookingRefusedError that says why not; nothing has changed then.
+        """
+        with self._connection() as conn:
+            return calls.book(conn, booking)
+
+    def release(self, proc: str) -> bool:
+        """End a proc and give back what it held; False when it was gone already."""
+        with self._connection() as conn:
+            return calls.release(conn, proc)
+
+    def book_many(self, bookings: Sequence[Booking]) -> list[Answer]:
+        """Book many procs in one transaction; answers in the same order, refused ones included."""
+        with self._connection() as conn:
+            return calls.book_many(conn, bookings)
+
+    def release_many(self, procs: Sequence[str]) -> list[bool]:
+        """End many procs in one transaction; for each, in order, whether it was there."""
+        with self._connection() as conn:
+            return calls.release_many(conn, procs)
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection]:
+        with translated(), self._pool.connection() as conn:
+            yield conn

@@ -1,0 +1,117 @@
+"""The dispatch path: one typed call per routine, each one round trip.
+
+A call is a transaction of its own unless the caller has opened one. Every one raises the typed
+errors of ``retally.sql.errors``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING
+
+from psycopg.rows import tuple_row
+
+from retally.sql.errors import BookingRefusedError, by_sqlstate, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+
+@dataclass(frozen=True)
+class Booking:
+    """What is asked for: this frame on this host. Ids are the farm's (``pk_…``), as text.
+
+    ``core_units``: 1/100 core, above 0; ``mem_kb`` and ``gpu_mem_kb``: kB; ``gpus``: whole GPUs.
+    ``frame`` None books without one. ``local``: on the user's own host, from the job's share of it.
+    """
+
+    host: str
+    job: str
+    layer: str
+    frame: str | None
+    core_units: int
+    mem_kb: int
+    gpus: int = 0
+    gpu_mem_kb: int = 0
+    local: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one entry of a batch: the proc's id, or the error that refused it."""
+
+    booking: Booking
+    proc: str | None
+    error: BookingRefusedError | None = None
+
+
+_BOOK = """
+SELECT retally.book_proc(
+    %s::text, %s::text, %s::text, %s::text, %s::bigint, %s::bigint, %s::integer, %s::bigint,
+    %s::boolean
+)
+"""
+
+_BOOK_MANY = """
+SELECT b.nr, b.proc, b.problem, b.message, b.hint
+FROM retally.book_procs(
+    %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::integer[],
+    %s::bigint[], %s::boolean[]
+) AS b
+ORDER BY b.nr
+"""
+
+
+def book(conn: psycopg.Connection, booking: Booking) -> str:
+    """Book a proc; answers with its id. Raises BookingRefusedError."""
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(_BOOK, _fields(booking)).fetchone()
+    assert row is not None  # noqa: S101 - a scalar function has always one row
+    return str(row[0])
+
+
+def release(conn: psycopg.Connection, proc: str) -> bool:
+    """End a proc and give back what it held; False when it is gone, and nothing has changed."""
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute("SELECT retally.release_proc(%s::text)", (proc,)).fetchone()
+    return bool(row and row[0])
+
+
+def book_many(conn: psycopg.Connection, bookings: Sequence[Booking]) -> list[Answer]:
+    """Book many procs in one transaction; the answers are in the order of ``bookings``.
+
+    A booking that is refused does not hinder the others; its error is in its answer.
+    """
+    columns = [list(column) for column in zip(*map(_fields, bookings), strict=True)]
+    if not columns:
+        return []
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(_BOOK_MANY, columns).fetchall()
+    return [
+        Answer(booking, proc, _refusal(problem, message, hint))
+        for booking, (_, proc, problem, message, hint) in zip(bookings, rows, strict=True)
+    ]
+
+
+def release_many(conn: psycopg.Connection, procs: Sequence[str]) -> list[bool]:
+    """End many procs in one transaction; for each, in order, whether it was there.
+
+    A proc that is named twice was there once.
+    """
+    query = "SELECT r.released FROM retally.release_procs(%s::text[]) AS r ORDER BY r.nr"
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        return [row[0] for row in cursor.execute(query, (list(procs),)).fetchall()]
+
+
+def _fields(booking: Booking) -> tuple[object, ...]:
+    return astuple(booking)
+
+
+def _refusal(problem: str | None, message: str, hint: str) -> BookingRefusedError | None:
+    if problem is None:
+        return None
+    error = by_sqlstate(problem, message, hint)
+    assert isinstance(error, BookingRefusedError)  # noqa: S101 - the routine has no others
+    return error

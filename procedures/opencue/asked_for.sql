@@ -1,0 +1,73 @@
+-- The entries of a batch as bookings: nr is the place in the arrays, from 1; show is null where
+-- job, layer, frame and host do not belong together or an amount is no amount (see refusal()).
+-- proc is a new id. Arrays as of book_procs(). Locks and writes nothing.
+-- Raises RT008 when the arrays differ in length.
+CREATE OR REPLACE FUNCTION retally.asked_for(
+    p_hosts text[], p_jobs text[], p_layers text[], p_frames text[], p_cores bigint[],
+    p_mem_kb bigint[], p_gpus integer[], p_gpu_mem_kb bigint[], p_local boolean[]
+)
+RETURNS SETOF retally.booking
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    IF (
+        SELECT count(DISTINCT l.length) > 1
+        FROM unnest(ARRAY[
+            cardinality(p_hosts), cardinality(p_jobs), cardinality(p_layers),
+            cardinality(p_frames), cardinality(p_cores), cardinality(p_mem_kb),
+            cardinality(p_gpus), cardinality(p_gpu_mem_kb), cardinality(p_local)
+        ]) AS l (length)
+    ) OR num_nulls(p_hosts, p_jobs, p_layers, p_frames, p_cores, p_mem_kb) > 0 THEN
+        RAISE EXCEPTION 'the arrays of a batch differ in length'
+            USING ERRCODE = 'RT008',
+                HINT = 'Each has one element for each proc; those of GPUs, GPU memory and local'
+                    || ' may be left out.';
+    END IF;
+    RETURN QUERY
+    SELECT
+        e.nr::integer,
+        gen_random_uuid()::text,
+        CASE
+            WHEN
+                e.cores > 0 AND e.mem_kb >= 0 AND e.gpus >= 0 AND e.gpu_mem_kb >= 0
+                AND e.local IS NOT NULL AND h.pk_host IS NOT NULL AND l.pk_layer IS NOT NULL
+                AND (e.frame IS NULL OR f.pk_frame IS NOT NULL)
+                THEN j.pk_show::text
+        END,
+        h.pk_alloc::text,
+        e.host,
+        e.job,
+        e.layer,
+        e.frame,
+        e.cores,
+        e.mem_kb,
+        e.gpus::bigint,
+        e.gpu_mem_kb,
+        e.local
+    FROM (
+        SELECT
+            u.nr,
+            u.host,
+            u.job,
+            u.layer,
+            u.frame,
+            u.cores,
+            u.mem_kb,
+            CASE WHEN p_gpus IS NULL THEN 0 ELSE u.gpus END AS gpus,
+            CASE WHEN p_gpu_mem_kb IS NULL THEN 0 ELSE u.gpu_mem_kb END AS gpu_mem_kb,
+            CASE WHEN p_local IS NULL THEN FALSE ELSE u.local END AS local
+        FROM unnest(
+            p_hosts, p_jobs, p_layers, p_frames, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
+        ) WITH ORDINALITY AS u (
+            host, job, layer, frame, cores, mem_kb, gpus, gpu_mem_kb, local, nr
+        )
+    ) AS e
+    LEFT JOIN public.host AS h ON e.host = h.pk_host::text
+    LEFT JOIN public.job AS j ON e.job = j.pk_job::text
+    LEFT JOIN public.layer AS l ON e.layer = l.pk_layer::text AND e.job = l.pk_job::text
+    LEFT JOIN public.frame AS f ON e.frame = f.pk_frame::text AND e.layer = f.pk_layer::text;
+END
+$$;
+COMMENT ON FUNCTION retally.asked_for(
+    text[], text[], text[], text[], bigint[], bigint[], integer[], bigint[], boolean[]
+) IS 'The entries of a batch as bookings.';

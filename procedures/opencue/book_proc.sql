@@ -1,0 +1,95 @@
+-- Books a proc: this frame runs on this host with these amounts. Returns the proc's id (pk_proc).
+-- p_host, p_job, p_layer, p_frame: ids (a null frame is none). Core units, kB, whole GPUs.
+-- Locks and writes: proc and host; local work, host_local; unless the show is managed, the totals
+-- as add_to_totals(). The show's flag is held shared until the transaction ends.
+-- Raises RT003, RT008 to RT013; nothing is booked then.
+CREATE OR REPLACE FUNCTION retally.book_proc(
+    p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint,
+    p_gpus integer DEFAULT 0, p_gpu_mem_kb bigint DEFAULT 0, p_local boolean DEFAULT FALSE
+)
+RETURNS text
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    v_show text;
+    v_managed boolean;
+    v_proc text := gen_random_uuid()::text;
+    v_alloc text;
+BEGIN
+    SELECT j.pk_show::text
+    INTO v_show
+    FROM public.job AS j
+    INNER JOIN public.layer AS l ON j.pk_job::text = l.pk_job::text
+    LEFT JOIN public.frame AS f ON f.pk_frame::text = p_frame
+    WHERE
+        j.pk_job::text = p_job
+        AND l.pk_layer::text = p_layer
+        AND (p_frame IS NULL OR f.pk_layer::text = p_layer)
+        AND EXISTS (SELECT FROM public.host AS h WHERE h.pk_host::text = p_host)
+        AND p_cores > 0 AND p_mem_kb >= 0 AND p_gpus >= 0 AND p_gpu_mem_kb >= 0
+        AND p_local IS NOT NULL;
+    IF FOUND THEN
+        v_managed := retally.pin_flag(v_show);
+        -- The proc first, as Cuebot does it: who waits for another booking of the same frame has
+        -- no host in hand. One statement, so that the host is ours before the foreign key's check
+        -- would share a lock on it with others. idle is read again when its row was waited for.
+        WITH new AS (
+            INSERT INTO public.proc (
+                pk_proc, pk_host, pk_show, pk_job, pk_layer, pk_frame, int_cores_reserved,
+                int_mem_reserved, int_mem_pre_reserved, int_gpus_reserved, int_gpu_mem_reserved,
+                int_gpu_mem_pre_reserved, b_local
+            ) VALUES (
+                v_proc, p_host, v_show, p_job, p_layer, p_frame, p_cores,
+                p_mem_kb, p_mem_kb, p_gpus, p_gpu_mem_kb,
+                p_gpu_mem_kb, p_local
+            )
+            ON CONFLICT DO NOTHING
+            RETURNING pk_proc
+        )
+
+        UPDATE public.host AS h
+        SET
+            int_cores_idle = h.int_cores_idle - p_cores,
+            int_mem_idle = h.int_mem_idle - p_mem_kb,
+            int_gpus_idle = h.int_gpus_idle - p_gpus,
+            int_gpu_mem_idle = h.int_gpu_mem_idle - p_gpu_mem_kb
+        WHERE
+            h.pk_host::text = p_host
+            AND (SELECT n.pk_proc FROM new AS n) IS NOT NULL
+            AND h.int_cores_idle >= p_cores
+            AND h.int_mem_idle >= p_mem_kb
+            AND h.int_gpus_idle >= p_gpus
+            AND h.int_gpu_mem_idle >= p_gpu_mem_kb
+        RETURNING h.pk_alloc::text
+        INTO v_alloc;
+    END IF;
+    IF v_alloc IS NULL THEN
+        PERFORM retally.refuse(
+            p_host, p_job, p_layer,
+            -- where the proc is in, it was not the frame
+            CASE
+                WHEN NOT EXISTS (SELECT FROM public.proc AS p WHERE p.pk_proc::text = v_proc)
+                    THEN p_frame
+            END,
+            p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
+        );
+    END IF;
+
+    IF NOT v_managed THEN
+        PERFORM retally.add_to_totals(
+            v_show, v_alloc, p_layer, p_job, p_cores, p_gpus, p_local
+        );
+    END IF;
+    IF p_local
+        AND NOT retally.take_local_share(p_host, p_job, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb)
+    THEN
+        PERFORM retally.refuse(
+            p_host, p_job, p_layer, NULL, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
+        );
+    END IF;
+    RETURN v_proc;
+END
+$$;
+COMMENT ON FUNCTION retally.book_proc(
+    text, text, text, text, bigint, bigint, integer, bigint, boolean
+) IS 'Books a proc: this frame runs on this host with these amounts; returns its id.';

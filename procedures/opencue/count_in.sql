@@ -1,0 +1,106 @@
+-- Counts procs of a batch into their hosts, local shares and, unless the show is managed, totals;
+-- with p_sign -1, out of them. All of them or, where anything does not fit, an error.
+-- p_managed: the shows that are managed. lock_counted() comes first.
+-- Locks and writes: as book_proc(), one statement for all hosts, one group of totals at a time.
+-- Raises RT011 to RT013.
+CREATE OR REPLACE FUNCTION retally.count_in(
+    p_bookings retally.booking[], p_managed text[], p_sign integer
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    v_group record;
+    v_short text;
+BEGIN
+    WITH asked AS (
+        SELECT
+            b.host,
+            p_sign * sum(b.cores) AS cores,
+            p_sign * sum(b.mem_kb) AS mem_kb,
+            p_sign * sum(b.gpus) AS gpus,
+            p_sign * sum(b.gpu_mem_kb) AS gpu_mem_kb
+        FROM unnest(p_bookings) AS b
+        GROUP BY b.host
+    ),
+
+    spot AS (
+        UPDATE public.host AS h
+        SET
+            int_cores_idle = h.int_cores_idle - a.cores,
+            int_mem_idle = h.int_mem_idle - a.mem_kb,
+            int_gpus_idle = h.int_gpus_idle - a.gpus,
+            int_gpu_mem_idle = h.int_gpu_mem_idle - a.gpu_mem_kb
+        FROM asked AS a
+        WHERE
+            h.pk_host::text = a.host
+            AND (
+                p_sign < 0
+                OR (
+                    h.int_cores_idle >= a.cores
+                    AND h.int_mem_idle >= a.mem_kb
+                    AND h.int_gpus_idle >= a.gpus
+                    AND h.int_gpu_mem_idle >= a.gpu_mem_kb
+                )
+            )
+        RETURNING h.pk_host
+    )
+
+    SELECT h.str_name || ' has ' || retally.shortage(
+        h.int_cores_idle, h.int_mem_idle, h.int_gpus_idle, h.int_gpu_mem_idle,
+        a.cores::bigint, a.mem_kb::bigint, a.gpus::bigint, a.gpu_mem_kb::bigint
+    )
+    INTO v_short
+    FROM asked AS a
+    INNER JOIN public.host AS h ON a.host = h.pk_host::text
+    WHERE a.host NOT IN (SELECT s.pk_host::text FROM spot AS s)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'host %', v_short
+            USING ERRCODE = 'RT011', HINT = 'Choose another host, or wait for a release.';
+    END IF;
+
+    FOR v_group IN
+        SELECT
+            b.show,
+            b.alloc,
+            b.layer,
+            b.job,
+            b.local,
+            p_sign * sum(b.cores)::bigint AS cores,
+            p_sign * sum(b.gpus)::bigint AS gpus
+        FROM unnest(p_bookings) AS b
+        WHERE NOT coalesce(b.show = any(p_managed), FALSE)
+        GROUP BY b.show, b.alloc, b.layer, b.job, b.local
+    LOOP
+        PERFORM retally.add_to_totals(
+            v_group.show, v_group.alloc, v_group.layer, v_group.job, v_group.cores, v_group.gpus,
+            v_group.local
+        );
+    END LOOP;
+
+    FOR v_group IN
+        SELECT
+            b.host,
+            b.job,
+            p_sign * sum(b.cores)::bigint AS cores,
+            p_sign * sum(b.mem_kb)::bigint AS mem_kb,
+            p_sign * sum(b.gpus)::bigint AS gpus,
+            p_sign * sum(b.gpu_mem_kb)::bigint AS gpu_mem_kb
+        FROM unnest(p_bookings) AS b
+        WHERE b.local
+        GROUP BY b.host, b.job
+    LOOP
+        IF NOT retally.take_local_share(
+            v_group.host, v_group.job, v_group.cores, v_group.mem_kb, v_group.gpus,
+            v_group.gpu_mem_kb
+        ) THEN
+            RAISE EXCEPTION 'job "%" has too small a local share of host "%"',
+                v_group.job, v_group.host
+                USING ERRCODE = 'RT011', HINT = 'Wait for a release, or raise the local share.';
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION retally.count_in(retally.booking[], text[], integer) IS
+'Counts procs of a batch into hosts, local shares and totals, or out of them.';

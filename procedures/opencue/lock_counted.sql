@@ -1,0 +1,53 @@
+-- Locks all that a batch will count procs into, in the order of a single booking and by key within
+-- each table, so that batches and single bookings never wait for each other in a circle: hosts,
+-- the five totals unless the show is managed, shares of local work.
+-- p_bookings: host, show, alloc, layer and job of each. p_managed: the shows that are managed.
+-- Locks: these rows. Writes nothing.
+CREATE OR REPLACE FUNCTION retally.lock_counted(p_bookings retally.booking[], p_managed text[])
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    v_row record;
+BEGIN
+    PERFORM
+    FROM public.host AS h
+    WHERE h.pk_host::text IN (SELECT b.host FROM unnest(p_bookings) AS b)
+    ORDER BY h.pk_host
+    FOR NO KEY UPDATE OF h;
+
+    FOR v_row IN
+        SELECT
+            b.show,
+            t.total,
+            array_agg(
+                DISTINCT CASE t.total
+                    WHEN 'subscription' THEN b.alloc
+                    WHEN 'layer' THEN b.layer
+                    WHEN 'job' THEN b.job
+                    WHEN 'folder' THEN j.pk_folder::text
+                    ELSE j.pk_dept::text
+                END
+            ) AS keys
+        FROM unnest(p_bookings) AS b
+        INNER JOIN public.job AS j ON b.job = j.pk_job::text
+        CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
+        WHERE NOT b.show = any(p_managed) AND (NOT b.local OR t.total IN ('layer', 'job'))
+        GROUP BY t.place, t.total, b.show
+        ORDER BY t.place, b.show
+    LOOP
+        PERFORM retally.lock_keys(v_row.show, v_row.total, v_row.keys, TRUE);
+    END LOOP;
+
+    PERFORM
+    FROM public.host_local AS s
+    WHERE EXISTS (
+        SELECT FROM unnest(p_bookings) AS b
+        WHERE b.local AND s.pk_host::text = b.host AND s.pk_job::text = b.job
+    )
+    ORDER BY s.pk_host, s.pk_job
+    FOR NO KEY UPDATE OF s;
+END
+$$;
+COMMENT ON FUNCTION retally.lock_counted(retally.booking[], text[]) IS
+'Locks all that a batch will count procs into, in the order of a single booking.';

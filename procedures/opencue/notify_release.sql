@@ -1,0 +1,23 @@
+-- Tells the listeners of acct_release that p_cores (core units) and p_gpus were released, in
+-- OpenCue's wire form: ids, and whole cores and GPUs below zero. Cut to whole cores, it never says
+-- more than is true. Sent when the transaction commits; such commits queue behind each other.
+-- Locks and writes nothing.
+CREATE OR REPLACE FUNCTION retally.notify_release(
+    p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint
+)
+RETURNS void
+LANGUAGE sql VOLATILE
+AS $$
+    SELECT
+        pg_notify(
+            'acct_release',
+            json_build_object(
+                'show', p_show, 'alloc', p_alloc, 'folder', j.pk_folder, 'job', p_job,
+                'layer', p_layer, 'dept', j.pk_dept, 'cores', -(p_cores / 100), 'gpus', -p_gpus
+            )::text
+        )
+    FROM (VALUES (p_job)) AS asked (job)
+    LEFT JOIN public.job AS j ON asked.job = j.pk_job::text
+$$;
+COMMENT ON FUNCTION retally.notify_release(text, text, text, text, bigint, bigint) IS
+'Tells the listeners of acct_release what was released.';

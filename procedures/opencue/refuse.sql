@@ -1,0 +1,28 @@
+-- Raises the reason that refusal() finds against this booking.
+-- Parameters as of book_proc(). Locks and writes nothing.
+-- Raises RT008 to RT011; RT014 when the reason is gone by now.
+CREATE OR REPLACE FUNCTION retally.refuse(
+    p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint,
+    p_gpus bigint, p_gpu_mem_kb bigint, p_local boolean
+)
+RETURNS void
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    v_found record;
+BEGIN
+    SELECT r.*
+    INTO v_found
+    FROM retally.refusal(
+        p_host, p_job, p_layer, p_frame, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
+    ) AS r;
+    RAISE EXCEPTION '%', coalesce(
+        v_found.message, format('frame "%s" or host "%s" was taken a moment ago', p_frame, p_host)
+    )
+        USING ERRCODE = coalesce(v_found.problem, 'RT014'),
+            HINT = coalesce(v_found.hint, 'It is free again: try again.');
+END
+$$;
+COMMENT ON FUNCTION retally.refuse(
+    text, text, text, text, bigint, bigint, bigint, bigint, boolean
+) IS 'Raises the reason against this booking.';

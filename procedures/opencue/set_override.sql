@@ -1,0 +1,75 @@
+-- Sets the farm-wide override and flips every show that it concerns, one transaction per show.
+-- p_override: all or none, every show is managed or is not; per-show, each as set_managed() asked.
+-- A show that cannot be flipped now is reported as a WARNING and in problems, stays as it is, and
+-- is tried again by the next call. Result: shows flipped, shows_left behind.
+-- Locks and writes as flip(), retally.setting. Commits: not inside a transaction block.
+-- Raises 22023 for another value.
+CREATE OR REPLACE PROCEDURE retally.set_override(
+    p_override text,
+    INOUT shows bigint DEFAULT NULL,
+    INOUT shows_left bigint DEFAULT NULL,
+    INOUT problems text[] DEFAULT NULL
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_show record;
+    v_failure text;
+BEGIN
+    -- inside a transaction block this fails, before any work is done
+    COMMIT;
+    IF p_override IS NULL OR p_override NOT IN ('per-show', 'all', 'none') THEN
+        RAISE EXCEPTION 'there is no override "%"', p_override
+            USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Say per-show, all or none.';
+    END IF;
+    -- the flag in force becomes each show's own, so that no show is flipped by what comes next
+    INSERT INTO retally.scope_flag (scope, asked, managed)
+    SELECT
+        s.pk_show::text,
+        FALSE,
+        retally.is_managed(s.pk_show::text)
+    FROM public.show AS s
+    ON CONFLICT (scope) DO NOTHING;
+    COMMIT;
+    UPDATE retally.setting AS s
+    SET override = p_override
+    WHERE s.override <> p_override;
+    COMMIT;
+
+    shows := 0;
+    shows_left := 0;
+    problems := '{}';
+    FOR v_show IN
+        SELECT
+            s.pk_show::text AS show_id,
+            s.str_name::text AS name,
+            coalesce(f.asked, FALSE) AS asked
+        FROM public.show AS s
+        LEFT JOIN retally.scope_flag AS f ON s.pk_show::text = f.scope
+        -- a show that came in between has no row yet
+        WHERE f.scope IS NULL OR f.managed <> retally.overridden(f.asked, p_override)
+        ORDER BY s.str_name, s.pk_show
+    LOOP
+        BEGIN
+            problems := problems || ARRAY(
+                SELECT format('show %s: %s', v_show.name, p.problem)
+                FROM
+                    retally.flip(v_show.show_id, v_show.asked) AS f,
+                    unnest(f.problems) AS p (problem)
+            );
+            shows := shows + 1;
+        EXCEPTION
+            WHEN OTHERS THEN
+                -- kept with its SQLSTATE; the next show must not suffer for this one
+                v_failure := format('show %s: %s (SQLSTATE %s)', v_show.name, sqlerrm, sqlstate);
+                RAISE WARNING '%', v_failure;
+                shows_left := shows_left + 1;
+                problems := problems || v_failure;
+        END;
+        COMMIT;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE retally.set_override (text, bigint, bigint, text []) IS
+'Sets the farm-wide override and flips every show that it concerns.';
