@@ -107,3 +107,17 @@ class Orphan:
     cores: int
     gpus: int
     reason: str
+
+
+@dataclass(frozen=True)
+class HostDrift:
+    """An idle amount of a host that is not what the host has less what its procs hold.
+
+    ``slot``: cores (core units), mem_kb, gpus or gpu_mem_kb.
+    """
+
+    host_id: str
+    name: str
+    slot: str
+    idle: int
+    expected: int

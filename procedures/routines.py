@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg.rows import class_row, dict_row, tuple_row
 
-from retally.procedures.records import Drift, Finding, LastPass, Orphan, Pass, Show
+from retally.procedures.records import Drift, Finding, HostDrift, LastPass, Orphan, Pass, Show
 from retally.sql.errors import translated
 
 if TYPE_CHECKING:
@@ -123,6 +123,15 @@ def orphans(conn: psycopg.Connection) -> list[Orphan]:
         SELECT o.proc_id, o.show_id, o.cores, o.gpus, o.reason FROM retally.orphans() AS o
     """
     with translated(), conn.cursor(row_factory=class_row(Orphan)) as cursor:
+        return cursor.execute(query).fetchall()
+
+
+def host_drift(conn: psycopg.Connection) -> list[HostDrift]:
+    """The idle amounts of hosts that do not agree with their procs; reads every proc."""
+    query: LiteralString = """
+        SELECT h.host AS host_id, h.name, h.slot, h.idle, h.expected FROM retally.host_drift() AS h
+    """
+    with translated(), conn.cursor(row_factory=class_row(HostDrift)) as cursor:
         return cursor.execute(query).fetchall()
 
 
