@@ -2,6 +2,24 @@ CREATE SCHEMA retally;
 
 COMMENT ON SCHEMA retally IS 'retally: exact resource totals; dropped by `retally uninstall`.';
 
+CREATE TYPE retally.booking AS (
+	nr integer,
+	proc text,
+	show text,
+	alloc text,
+	host text,
+	job text,
+	layer text,
+	frame text,
+	cores bigint,
+	mem_kb bigint,
+	gpus bigint,
+	gpu_mem_kb bigint,
+	local boolean
+);
+
+COMMENT ON TYPE retally.booking IS 'A proc that a batch books or releases: nr is its place in the batch, the others are ids and amounts; cores in core units.';
+
 CREATE TYPE retally.finding AS (
 	show_id text,
 	total text,
@@ -14,6 +32,331 @@ CREATE TYPE retally.finding AS (
 );
 
 COMMENT ON TYPE retally.finding IS 'What one statement found of one total of a show: the keys adrift and by how much in all.';
+
+CREATE FUNCTION retally.add_to_totals(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint, p_local boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    IF NOT p_local THEN
+        UPDATE public.subscription AS s
+        SET int_cores = s.int_cores + p_cores, int_gpus = s.int_gpus + p_gpus
+        WHERE
+            s.pk_show::text = p_show
+            AND s.pk_alloc::text = p_alloc
+            AND (p_cores < 0 OR s.int_cores + p_cores <= s.int_burst);
+        IF NOT FOUND AND p_cores > 0 THEN
+            PERFORM retally.refuse_over_burst(p_show, p_alloc, p_cores);
+        END IF;
+    END IF;
+
+    UPDATE public.layer_resource AS r
+    SET int_cores = r.int_cores + p_cores, int_gpus = r.int_gpus + p_gpus
+    WHERE r.pk_layer::text = p_layer;
+
+    IF p_local THEN
+        UPDATE public.job_resource AS r
+        SET int_local_cores = r.int_local_cores + p_cores, int_local_gpus = r.int_local_gpus + p_gpus
+        WHERE r.pk_job::text = p_job;
+        RETURN;
+    END IF;
+
+    -- a maximum of -1 refuses everything, as the farm's own trigger does
+    UPDATE public.job_resource AS r
+    SET int_cores = r.int_cores + p_cores, int_gpus = r.int_gpus + p_gpus
+    WHERE
+        r.pk_job::text = p_job
+        AND (
+            p_cores < 0
+            OR (
+                r.int_cores + p_cores <= r.int_max_cores
+                AND r.int_gpus + p_gpus <= r.int_max_gpus
+            )
+        );
+    IF NOT FOUND AND p_cores > 0 THEN
+        PERFORM retally.refuse_over_job_max(p_job, p_cores, p_gpus);
+    END IF;
+
+    UPDATE public.folder_resource AS r
+    SET int_cores = r.int_cores + p_cores, int_gpus = r.int_gpus + p_gpus
+    WHERE
+        r.pk_folder::text = (
+            SELECT j.pk_folder::text FROM public.job AS j
+            WHERE j.pk_job::text = p_job
+        );
+
+    UPDATE public.point AS t
+    SET int_cores = t.int_cores + p_cores, int_gpus = t.int_gpus + p_gpus
+    FROM public.job AS j
+    WHERE
+        j.pk_job::text = p_job
+        AND t.pk_show::text = j.pk_show::text
+        AND t.pk_dept::text = j.pk_dept::text;
+END
+$$;
+
+COMMENT ON FUNCTION retally.add_to_totals(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint, p_local boolean) IS 'What a booking adds to the totals of an unmanaged show, and a release takes away.';
+
+CREATE FUNCTION retally.asked_for(p_hosts text[], p_jobs text[], p_layers text[], p_frames text[], p_cores bigint[], p_mem_kb bigint[], p_gpus integer[], p_gpu_mem_kb bigint[], p_local boolean[]) RETURNS SETOF retally.booking
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF (
+        SELECT count(DISTINCT l.length) > 1
+        FROM unnest(ARRAY[
+            cardinality(p_hosts), cardinality(p_jobs), cardinality(p_layers),
+            cardinality(p_frames), cardinality(p_cores), cardinality(p_mem_kb),
+            cardinality(p_gpus), cardinality(p_gpu_mem_kb), cardinality(p_local)
+        ]) AS l (length)
+    ) OR num_nulls(p_hosts, p_jobs, p_layers, p_frames, p_cores, p_mem_kb) > 0 THEN
+        RAISE EXCEPTION 'the arrays of a batch differ in length'
+            USING ERRCODE = 'RT008',
+                HINT = 'Each has one element for each proc; those of GPUs, GPU memory and local'
+                    || ' may be left out.';
+    END IF;
+    RETURN QUERY
+    SELECT
+        e.nr::integer,
+        gen_random_uuid()::text,
+        CASE
+            WHEN
+                e.cores > 0 AND e.mem_kb >= 0 AND e.gpus >= 0 AND e.gpu_mem_kb >= 0
+                AND e.local IS NOT NULL AND h.pk_host IS NOT NULL AND l.pk_layer IS NOT NULL
+                AND (e.frame IS NULL OR f.pk_frame IS NOT NULL)
+                THEN j.pk_show::text
+        END,
+        NULL::text,
+        e.host,
+        e.job,
+        e.layer,
+        e.frame,
+        e.cores,
+        e.mem_kb,
+        e.gpus::bigint,
+        e.gpu_mem_kb,
+        e.local
+    FROM (
+        SELECT
+            u.nr,
+            u.host,
+            u.job,
+            u.layer,
+            u.frame,
+            u.cores,
+            u.mem_kb,
+            CASE WHEN p_gpus IS NULL THEN 0 ELSE u.gpus END AS gpus,
+            CASE WHEN p_gpu_mem_kb IS NULL THEN 0 ELSE u.gpu_mem_kb END AS gpu_mem_kb,
+            CASE WHEN p_local IS NULL THEN FALSE ELSE u.local END AS local
+        FROM unnest(
+            p_hosts, p_jobs, p_layers, p_frames, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
+        ) WITH ORDINALITY AS u (
+            host, job, layer, frame, cores, mem_kb, gpus, gpu_mem_kb, local, nr
+        )
+    ) AS e
+    LEFT JOIN public.host AS h ON e.host = h.pk_host::text
+    LEFT JOIN public.job AS j ON e.job = j.pk_job::text
+    LEFT JOIN public.layer AS l ON e.layer = l.pk_layer::text AND e.job = l.pk_job::text
+    LEFT JOIN public.frame AS f ON e.frame = f.pk_frame::text AND e.layer = f.pk_layer::text;
+END
+$$;
+
+COMMENT ON FUNCTION retally.asked_for(p_hosts text[], p_jobs text[], p_layers text[], p_frames text[], p_cores bigint[], p_mem_kb bigint[], p_gpus integer[], p_gpu_mem_kb bigint[], p_local boolean[]) IS 'The entries of a batch as bookings.';
+
+CREATE FUNCTION retally.book_proc(p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint, p_gpus integer DEFAULT 0, p_gpu_mem_kb bigint DEFAULT 0, p_local boolean DEFAULT false) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_show text;
+    v_managed boolean;
+    v_proc text := gen_random_uuid()::text;
+    v_alloc text;
+BEGIN
+    SELECT j.pk_show::text
+    INTO v_show
+    FROM public.job AS j
+    INNER JOIN public.layer AS l ON j.pk_job::text = l.pk_job::text
+    LEFT JOIN public.frame AS f ON f.pk_frame::text = p_frame
+    WHERE
+        j.pk_job::text = p_job
+        AND l.pk_layer::text = p_layer
+        AND (p_frame IS NULL OR f.pk_layer::text = p_layer)
+        AND EXISTS (SELECT FROM public.host AS h WHERE h.pk_host::text = p_host)
+        AND p_cores > 0 AND p_mem_kb >= 0 AND p_gpus >= 0 AND p_gpu_mem_kb >= 0
+        AND p_local IS NOT NULL;
+    IF FOUND THEN
+        v_managed := retally.pin_flag(v_show);
+        -- The proc first, as Cuebot does it: who waits for another booking of the same frame has
+        -- no host in hand. One statement, so that the host is ours before the foreign key's check
+        -- would share a lock on it with others. idle is read again when its row was waited for.
+        WITH new AS (
+            INSERT INTO public.proc (
+                pk_proc, pk_host, pk_show, pk_job, pk_layer, pk_frame, int_cores_reserved,
+                int_mem_reserved, int_mem_pre_reserved, int_gpus_reserved, int_gpu_mem_reserved,
+                int_gpu_mem_pre_reserved, b_local
+            ) VALUES (
+                v_proc, p_host, v_show, p_job, p_layer, p_frame, p_cores,
+                p_mem_kb, p_mem_kb, p_gpus, p_gpu_mem_kb,
+                p_gpu_mem_kb, p_local
+            )
+            ON CONFLICT DO NOTHING
+            RETURNING pk_proc
+        )
+
+        UPDATE public.host AS h
+        SET
+            int_cores_idle = h.int_cores_idle - p_cores,
+            int_mem_idle = h.int_mem_idle - p_mem_kb,
+            int_gpus_idle = h.int_gpus_idle - p_gpus,
+            int_gpu_mem_idle = h.int_gpu_mem_idle - p_gpu_mem_kb
+        WHERE
+            h.pk_host::text = p_host
+            AND (SELECT n.pk_proc FROM new AS n) IS NOT NULL
+            AND h.int_cores_idle >= p_cores
+            AND h.int_mem_idle >= p_mem_kb
+            AND h.int_gpus_idle >= p_gpus
+            AND h.int_gpu_mem_idle >= p_gpu_mem_kb
+        RETURNING h.pk_alloc::text
+        INTO v_alloc;
+    END IF;
+    IF v_alloc IS NULL THEN
+        PERFORM retally.refuse(
+            p_host, p_job, p_layer,
+            -- where the proc is in, it was not the frame
+            CASE
+                WHEN NOT EXISTS (SELECT FROM public.proc AS p WHERE p.pk_proc::text = v_proc)
+                    THEN p_frame
+            END,
+            p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
+        );
+    END IF;
+
+    IF NOT v_managed THEN
+        PERFORM retally.add_to_totals(
+            v_show, v_alloc, p_layer, p_job, p_cores, p_gpus, p_local
+        );
+    END IF;
+    IF p_local
+        AND NOT retally.take_local_share(p_host, p_job, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb)
+    THEN
+        PERFORM retally.refuse(
+            p_host, p_job, p_layer, NULL, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
+        );
+    END IF;
+    RETURN v_proc;
+END
+$$;
+
+COMMENT ON FUNCTION retally.book_proc(p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint, p_gpus integer, p_gpu_mem_kb bigint, p_local boolean) IS 'Books a proc: this frame runs on this host with these amounts; returns its id.';
+
+CREATE FUNCTION retally.book_procs(p_hosts text[], p_jobs text[], p_layers text[], p_frames text[], p_cores bigint[], p_mem_kb bigint[], p_gpus integer[] DEFAULT NULL::integer[], p_gpu_mem_kb bigint[] DEFAULT NULL::bigint[], p_local boolean[] DEFAULT NULL::boolean[]) RETURNS TABLE(nr integer, proc text, problem text, message text, hint text)
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+    v_asked retally.booking[];
+    v_new retally.booking[];
+    v_booking retally.booking;
+    v_managed text[];
+    v_in text[];
+    v_booked text[] := '{}';
+    v_message text;
+    v_hint text;
+    -- by nr, of those that did not fit
+    v_problems text[] := '{}';
+    v_messages text[] := '{}';
+    v_hints text[] := '{}';
+BEGIN
+    LOOP
+        v_asked := ARRAY(
+            SELECT a
+            FROM retally.asked_for(
+                p_hosts, p_jobs, p_layers, p_frames, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb,
+                p_local
+            ) AS a
+        );
+        v_managed := retally.pin_flags(
+            ARRAY(SELECT a.show FROM unnest(v_asked) AS a WHERE a.show IS NOT NULL)
+        );
+        BEGIN
+            v_in := retally.insert_procs(v_asked);
+            EXIT;
+        EXCEPTION
+            WHEN foreign_key_violation THEN
+                -- a frame or a host was deleted while we waited: the entry is seen to be bad now
+                NULL;
+        END;
+    END LOOP;
+    -- rivals in the batch for a frame that is in; their turn comes if the first does not fit
+    v_new := ARRAY(
+        SELECT h
+        FROM retally.lock_hosts(ARRAY(
+            SELECT a
+            FROM unnest(v_asked) AS a
+            WHERE
+                a.show IS NOT NULL
+                AND (
+                    a.proc = any(v_in)
+                    OR a.frame IN (SELECT f.frame FROM unnest(v_asked) AS f WHERE f.proc = any(v_in))
+                )
+        )) AS h
+    );
+    PERFORM retally.lock_totals(v_new, v_managed);
+    BEGIN
+        PERFORM retally.count_in(
+            ARRAY(SELECT n FROM unnest(v_new) AS n WHERE n.proc = any(v_in)), v_managed, 1
+        );
+        v_booked := v_in;
+    EXCEPTION
+        WHEN SQLSTATE 'RT009' OR SQLSTATE 'RT011' OR SQLSTATE 'RT012' OR SQLSTATE 'RT013'
+            OR SQLSTATE 'RT014' OR numeric_value_out_of_range
+        THEN
+            -- not all fit: one by one, in the order in which they were asked for
+            DELETE FROM public.proc AS p
+            WHERE p.pk_proc::text = any(v_in);
+            FOR v_booking IN SELECT n.* FROM unnest(v_new) AS n ORDER BY n.nr LOOP
+                BEGIN
+                    IF cardinality(retally.insert_procs(ARRAY[v_booking])) = 1 THEN
+                        PERFORM retally.count_in(ARRAY[v_booking], v_managed, 1);
+                        v_booked := v_booked || v_booking.proc;
+                    END IF;
+                EXCEPTION
+                    WHEN SQLSTATE 'RT009' OR SQLSTATE 'RT011' OR SQLSTATE 'RT012'
+                        OR SQLSTATE 'RT013' OR SQLSTATE 'RT014' OR numeric_value_out_of_range
+                    THEN
+                        GET STACKED DIAGNOSTICS
+                            v_message = MESSAGE_TEXT, v_hint = PG_EXCEPTION_HINT;
+                        v_problems[v_booking.nr] := sqlstate;
+                        v_messages[v_booking.nr] := v_message;
+                        v_hints[v_booking.nr] := v_hint;
+                END;
+            END LOOP;
+    END;
+
+    RETURN QUERY
+    SELECT
+        a.nr,
+        b.proc,
+        CASE
+            WHEN b.proc IS NULL THEN coalesce(v_problems[a.nr], r.problem, 'RT014')
+        END,
+        CASE
+            WHEN b.proc IS NULL
+                THEN coalesce(v_messages[a.nr], r.message, 'the frame was taken a moment ago')
+        END,
+        CASE
+            WHEN b.proc IS NULL THEN coalesce(v_hints[a.nr], r.hint, 'It is free again: try again.')
+        END
+    FROM unnest(v_asked) AS a
+    LEFT JOIN unnest(v_booked) AS b (proc) ON a.proc = b.proc
+    LEFT JOIN LATERAL retally.refusal(
+        a.host, a.job, a.layer, a.frame, a.cores, a.mem_kb, a.gpus, a.gpu_mem_kb, a.local
+    ) AS r ON b.proc IS NULL
+    ORDER BY a.nr;
+END
+$$;
+
+COMMENT ON FUNCTION retally.book_procs(p_hosts text[], p_jobs text[], p_layers text[], p_frames text[], p_cores bigint[], p_mem_kb bigint[], p_gpus integer[], p_gpu_mem_kb bigint[], p_local boolean[]) IS 'Books many procs in one transaction; one answer for each entry.';
 
 CREATE FUNCTION retally.booked(p_show text) RETURNS TABLE(total text, key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric)
     LANGUAGE plpgsql STABLE
@@ -367,6 +710,149 @@ $$;
 
 COMMENT ON FUNCTION retally.compared(p_show_ids text[], p_totals text[]) IS 'Where stored and booked differ, one row per key.';
 
+CREATE FUNCTION retally.count_in(p_bookings retally.booking[], p_managed text[], p_sign integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_group record;
+    v_short text;
+BEGIN
+    FOR v_group IN
+        SELECT
+            b.host,
+            b.job,
+            min(b.layer) AS layer,
+            p_sign * sum(b.cores)::bigint AS cores,
+            p_sign * sum(b.mem_kb)::bigint AS mem_kb,
+            p_sign * sum(b.gpus)::bigint AS gpus,
+            p_sign * sum(b.gpu_mem_kb)::bigint AS gpu_mem_kb
+        FROM unnest(p_bookings) AS b
+        WHERE b.local
+        GROUP BY b.host, b.job
+    LOOP
+        IF NOT retally.take_local_share(
+            v_group.host, v_group.job, v_group.cores, v_group.mem_kb, v_group.gpus,
+            v_group.gpu_mem_kb
+        ) THEN
+            PERFORM retally.refuse(
+                v_group.host, v_group.job, v_group.layer, NULL, v_group.cores, v_group.mem_kb,
+                v_group.gpus, v_group.gpu_mem_kb, TRUE
+            );
+        END IF;
+    END LOOP;
+
+    WITH asked AS (
+        SELECT
+            b.host,
+            p_sign * sum(b.cores) AS cores,
+            p_sign * sum(b.mem_kb) AS mem_kb,
+            p_sign * sum(b.gpus) AS gpus,
+            p_sign * sum(b.gpu_mem_kb) AS gpu_mem_kb
+        FROM unnest(p_bookings) AS b
+        GROUP BY b.host
+    ),
+
+    spot AS (
+        UPDATE public.host AS h
+        SET
+            int_cores_idle = h.int_cores_idle - a.cores,
+            int_mem_idle = h.int_mem_idle - a.mem_kb,
+            int_gpus_idle = h.int_gpus_idle - a.gpus,
+            int_gpu_mem_idle = h.int_gpu_mem_idle - a.gpu_mem_kb
+        FROM asked AS a
+        WHERE
+            h.pk_host::text = a.host
+            AND (
+                p_sign < 0
+                OR (
+                    h.int_cores_idle >= a.cores
+                    AND h.int_mem_idle >= a.mem_kb
+                    AND h.int_gpus_idle >= a.gpus
+                    AND h.int_gpu_mem_idle >= a.gpu_mem_kb
+                )
+            )
+        RETURNING h.pk_host
+    )
+
+    SELECT h.str_name || ' has ' || retally.shortage(
+        h.int_cores_idle, h.int_mem_idle, h.int_gpus_idle, h.int_gpu_mem_idle,
+        a.cores, a.mem_kb, a.gpus, a.gpu_mem_kb
+    )
+    INTO v_short
+    FROM asked AS a
+    INNER JOIN public.host AS h ON a.host = h.pk_host::text
+    WHERE a.host NOT IN (SELECT s.pk_host::text FROM spot AS s)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'host %', v_short
+            USING ERRCODE = 'RT011', HINT = 'Choose another host, or wait for a release.';
+    END IF;
+
+    FOR v_group IN
+        SELECT
+            b.show,
+            b.alloc,
+            b.layer,
+            b.job,
+            b.local,
+            p_sign * sum(b.cores)::bigint AS cores,
+            p_sign * sum(b.gpus)::bigint AS gpus
+        FROM unnest(p_bookings) AS b
+        WHERE NOT b.show = any(p_managed)
+        GROUP BY b.show, b.alloc, b.layer, b.job, b.local
+    LOOP
+        PERFORM retally.add_to_totals(
+            v_group.show, v_group.alloc, v_group.layer, v_group.job, v_group.cores, v_group.gpus,
+            v_group.local
+        );
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION retally.count_in(p_bookings retally.booking[], p_managed text[], p_sign integer) IS 'Counts procs of a batch into hosts, local shares and totals, or out of them.';
+
+CREATE FUNCTION retally.delete_procs(p_procs text[], p_show_ids text[]) RETURNS SETOF retally.booking
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RETURN QUERY
+    WITH mine AS MATERIALIZED (
+        SELECT p.pk_proc
+        FROM public.proc AS p
+        WHERE p.pk_proc::text IN (SELECT a.proc FROM unnest(p_procs) AS a (proc))
+        ORDER BY p.pk_proc
+        FOR UPDATE OF p
+    ),
+
+    gone AS (
+        DELETE FROM public.proc AS p
+        USING mine AS m
+        WHERE
+            p.pk_proc::text = m.pk_proc::text
+            AND coalesce(p.pk_show::text, '') = any(p_show_ids)
+        RETURNING p.*
+    )
+
+    SELECT
+        NULL::integer,
+        g.pk_proc::text,
+        coalesce(g.pk_show::text, ''),
+        NULL::text,
+        g.pk_host::text,
+        g.pk_job::text,
+        g.pk_layer::text,
+        g.pk_frame::text,
+        g.int_cores_reserved,
+        g.int_mem_reserved,
+        g.int_gpus_reserved::bigint,
+        g.int_gpu_mem_reserved,
+        g.b_local
+    FROM gone AS g;
+END
+$$;
+
+COMMENT ON FUNCTION retally.delete_procs(p_procs text[], p_show_ids text[]) IS 'Deletes procs of these shows and answers with what their rows said.';
+
 CREATE FUNCTION retally.drift(p_show text) RETURNS TABLE(total text, key text, slot text, stored numeric, booked numeric)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -483,6 +969,77 @@ $$;
 
 COMMENT ON FUNCTION retally.findings(p_show_ids text[], p_totals text[]) IS 'What is adrift in these totals of these shows, one finding per show and total.';
 
+CREATE FUNCTION retally.flag_lock(p_scope text) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT hashtextextended('retally flips ' || p_scope, 0)
+$$;
+
+COMMENT ON FUNCTION retally.flag_lock(p_scope text) IS 'The key of the advisory lock on a scope''s flag.';
+
+CREATE FUNCTION retally.flip(p_show_id text, p_asked boolean, OUT rows_adrift bigint, OUT rows_changed bigint, OUT rows_deferred bigint, OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text[]) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_override text;
+BEGIN
+    -- first the ticks, which bookings never wait for: the flag is held for the recompute only
+    PERFORM retally.hold_scope(p_show_id, TRUE);
+    PERFORM retally.hold_flag(p_show_id);
+    -- shared with other flips: an override is changed before them or after them
+    SELECT s.override
+    INTO v_override
+    FROM retally.setting AS s
+    FOR SHARE;
+    -- before the recompute: who has written stands in no queue from then on. A booking that waits
+    -- for this flip may hold a row that others wait for, and must not become a deadlock's victim.
+    INSERT INTO retally.scope_flag AS f (scope, asked, managed)
+    VALUES (p_show_id, p_asked, retally.overridden(p_asked, v_override))
+    ON CONFLICT (scope) DO UPDATE
+        SET asked = excluded.asked, managed = excluded.managed,
+            set_at = clock_timestamp(), set_by = current_user
+        WHERE (f.asked, f.managed) <> (excluded.asked, excluded.managed);
+    SELECT r.*
+    INTO rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus, problems
+    FROM retally.recompute_in_one(p_show_id, retally.totals(), TRUE) AS r;
+    IF rows_deferred > 0 THEN
+        RAISE EXCEPTION 'show "%" stays as it is: rows of its totals locked by others: %',
+            (SELECT s.str_name FROM public.show AS s WHERE s.pk_show::text = p_show_id),
+            rows_deferred
+            USING ERRCODE = 'RT006', HINT = 'Try again in a moment.';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION retally.flip(p_show_id text, p_asked boolean, OUT rows_adrift bigint, OUT rows_changed bigint, OUT rows_deferred bigint, OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text[]) IS 'Waits for a show''s bookings in flight, sets its flag and rebuilds its totals.';
+
+CREATE FUNCTION retally.hold_flag(p_scope text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_before text;
+BEGIN
+    v_before := retally.set_lock_timeout(
+        CASE
+            WHEN pg_current_xact_id_if_assigned() IS NULL
+                THEN (SELECT s.longest_flip FROM retally.setting AS s)
+            ELSE retally.lock_budget()
+        END
+    );
+    BEGIN
+        PERFORM pg_advisory_xact_lock(retally.flag_lock(p_scope));
+    EXCEPTION
+        WHEN lock_not_available THEN
+            RAISE EXCEPTION 'bookings of % are in flight for too long', p_scope
+                USING ERRCODE = 'RT005',
+                    HINT = 'Look for a long transaction that has booked, and try again.';
+    END;
+    PERFORM set_config('lock_timeout', v_before, TRUE);
+END
+$$;
+
+COMMENT ON FUNCTION retally.hold_flag(p_scope text) IS 'Waits for the bookings of this scope in flight, and keeps new ones waiting.';
+
 CREATE FUNCTION retally.hold_scope(p_scope text, p_wait boolean) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -549,6 +1106,126 @@ $$;
 
 COMMENT ON FUNCTION retally.home(p_show_id text, p_total text, p_key text) IS 'The show that the row of this total and key belongs to.';
 
+CREATE FUNCTION retally.host_drift() RETURNS TABLE(host text, name text, slot text, idle bigint, expected bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+BEGIN
+    RETURN QUERY
+    WITH held AS (
+        SELECT
+            p.pk_host::text AS host,
+            sum(p.int_cores_reserved) AS cores,
+            sum(p.int_mem_reserved) AS mem_kb,
+            sum(p.int_gpus_reserved) AS gpus,
+            sum(p.int_gpu_mem_reserved) AS gpu_mem_kb
+        FROM public.proc AS p
+        GROUP BY p.pk_host
+    )
+
+    SELECT
+        h.pk_host::text,
+        h.str_name::text,
+        s.slot,
+        s.idle,
+        s.expected::bigint
+    FROM public.host AS h
+    LEFT JOIN held AS d ON h.pk_host::text = d.host
+    CROSS JOIN LATERAL (
+        VALUES
+        ('cores', h.int_cores_idle, h.int_cores - coalesce(d.cores, 0)),
+        ('mem_kb', h.int_mem_idle, h.int_mem - coalesce(d.mem_kb, 0)),
+        ('gpus', h.int_gpus_idle, h.int_gpus - coalesce(d.gpus, 0)),
+        ('gpu_mem_kb', h.int_gpu_mem_idle, h.int_gpu_mem - coalesce(d.gpu_mem_kb, 0))
+    ) AS s (slot, idle, expected)
+    WHERE s.idle <> s.expected
+    ORDER BY h.str_name, h.pk_host, s.slot;
+END
+$$;
+
+COMMENT ON FUNCTION retally.host_drift() IS 'The hosts whose idle amounts are not what they have less what their procs hold.';
+
+CREATE FUNCTION retally.insert_procs(p_bookings retally.booking[]) RETURNS text[]
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_in text[];
+BEGIN
+    -- One statement, so that the hosts are ours before the foreign keys' checks would share locks
+    -- on them with others; frames in key order, so that no two batches wait for each other.
+    WITH new AS (
+        INSERT INTO public.proc AS p (
+            pk_proc, pk_host, pk_show, pk_job, pk_layer, pk_frame, int_cores_reserved,
+            int_mem_reserved, int_mem_pre_reserved, int_gpus_reserved, int_gpu_mem_reserved,
+            int_gpu_mem_pre_reserved, b_local
+        )
+        SELECT
+            b.proc,
+            b.host,
+            b.show,
+            b.job,
+            b.layer,
+            b.frame,
+            b.cores,
+            b.mem_kb,
+            b.mem_kb AS mem_kb_asked,
+            b.gpus,
+            b.gpu_mem_kb,
+            b.gpu_mem_kb AS gpu_mem_kb_asked,
+            b.local
+        FROM unnest(p_bookings) AS b
+        WHERE b.show IS NOT NULL
+        ORDER BY b.frame, b.nr
+        ON CONFLICT DO NOTHING
+        RETURNING p.pk_proc
+    ),
+
+    spot AS MATERIALIZED (
+        SELECT h.pk_host
+        FROM public.host AS h
+        WHERE
+            h.pk_host::text IN (
+                SELECT b.host FROM unnest(p_bookings) AS b
+                WHERE b.show IS NOT NULL
+            )
+            -- the hosts after the procs
+            AND (SELECT count(*) FROM new) >= 0
+        ORDER BY h.pk_host
+        FOR NO KEY UPDATE OF h
+    )
+
+    SELECT i.procs
+    INTO v_in
+    FROM (SELECT array_agg(n.pk_proc::text) AS procs FROM new AS n) AS i
+    CROSS JOIN (SELECT count(*) AS locked FROM spot) AS s;
+    RETURN coalesce(v_in, '{}');
+END
+$$;
+
+COMMENT ON FUNCTION retally.insert_procs(p_bookings retally.booking[]) IS 'Inserts the procs of a batch and answers with the ids of those that are in.';
+
+CREATE FUNCTION retally.is_managed(p_scope text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+DECLARE
+    v_managed boolean;
+BEGIN
+    SELECT f.managed
+    INTO v_managed
+    FROM retally.scope_flag AS f
+    WHERE f.scope = p_scope;
+    IF NOT FOUND THEN
+        SELECT retally.overridden(FALSE, s.override)
+        INTO v_managed
+        FROM retally.setting AS s;
+    END IF;
+    RETURN v_managed;
+END
+$$;
+
+COMMENT ON FUNCTION retally.is_managed(p_scope text) IS 'Whether the flag in force of this scope is on.';
+
 CREATE FUNCTION retally.lock_budget() RETURNS interval
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -578,6 +1255,42 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.lock_free_rows(p_show_id text, p_total text, p_keys text[], p_patient text[], OUT held text[], OUT busy text[]) IS 'Locks those rows of a total that are free, or none when one is busy that is worth waiting for.';
+
+CREATE FUNCTION retally.lock_hosts(p_bookings retally.booking[]) RETURNS SETOF retally.booking
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RETURN QUERY
+    WITH spot AS MATERIALIZED (
+        SELECT
+            h.pk_host,
+            h.pk_alloc
+        FROM public.host AS h
+        WHERE h.pk_host::text IN (SELECT b.host FROM unnest(p_bookings) AS b)
+        ORDER BY h.pk_host
+        FOR NO KEY UPDATE OF h
+    )
+
+    SELECT
+        b.nr,
+        b.proc,
+        b.show,
+        s.pk_alloc::text,
+        b.host,
+        b.job,
+        b.layer,
+        b.frame,
+        b.cores,
+        b.mem_kb,
+        b.gpus,
+        b.gpu_mem_kb,
+        b.local
+    FROM unnest(p_bookings) AS b
+    INNER JOIN spot AS s ON b.host = s.pk_host::text;
+END
+$$;
+
+COMMENT ON FUNCTION retally.lock_hosts(p_bookings retally.booking[]) IS 'Locks the hosts of a batch and answers with the bookings, each with its allocation.';
 
 CREATE FUNCTION retally.lock_keys(p_show_id text, p_total text, p_keys text[], p_wait boolean) RETURNS text[]
     LANGUAGE plpgsql
@@ -660,6 +1373,48 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.lock_rows(p_show_id text, p_total text, p_keys text[]) IS 'Locks those rows of one total of a show that are free, and says which are held.';
+
+CREATE FUNCTION retally.lock_totals(p_bookings retally.booking[], p_managed text[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_row record;
+BEGIN
+    FOR v_row IN
+        SELECT
+            b.show,
+            t.total,
+            array_agg(
+                DISTINCT CASE t.total
+                    WHEN 'subscription' THEN b.alloc
+                    WHEN 'layer' THEN b.layer
+                    WHEN 'job' THEN b.job
+                    WHEN 'folder' THEN j.pk_folder::text
+                    ELSE j.pk_dept::text
+                END
+            ) AS keys
+        FROM unnest(p_bookings) AS b
+        INNER JOIN public.job AS j ON b.job = j.pk_job::text
+        CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
+        WHERE NOT b.show = any(p_managed) AND (NOT b.local OR t.total IN ('layer', 'job'))
+        GROUP BY t.place, t.total, b.show
+        ORDER BY t.place, b.show
+    LOOP
+        PERFORM retally.lock_keys(v_row.show, v_row.total, v_row.keys, TRUE);
+    END LOOP;
+
+    PERFORM
+    FROM public.host_local AS s
+    WHERE EXISTS (
+        SELECT FROM unnest(p_bookings) AS b
+        WHERE b.local AND s.pk_host::text = b.host AND s.pk_job::text = b.job
+    )
+    ORDER BY s.pk_host, s.pk_job
+    FOR NO KEY UPDATE OF s;
+END
+$$;
+
+COMMENT ON FUNCTION retally.lock_totals(p_bookings retally.booking[], p_managed text[]) IS 'Locks the totals and local shares that a batch will count procs into.';
 
 CREATE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean) RETURNS TABLE(show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint, rows_failed bigint, core_units numeric, gpus numeric, seconds double precision, problems text[])
     LANGUAGE plpgsql
@@ -947,6 +1702,23 @@ $$;
 
 COMMENT ON FUNCTION retally.note_pass(p_scope text, p_total text, p_seconds double precision, p_rows_adrift bigint, p_rows_changed bigint, p_busy text[], p_rows_failed bigint, p_core_units numeric, p_gpus numeric, p_problems text[]) IS 'Keeps the result of a pass over one total, and the rows that it left.';
 
+CREATE FUNCTION retally.notify_release(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint) RETURNS void
+    LANGUAGE sql
+    AS $$
+    SELECT
+        pg_notify(
+            'acct_release',
+            json_build_object(
+                'show', p_show, 'alloc', p_alloc, 'folder', j.pk_folder, 'job', p_job,
+                'layer', p_layer, 'dept', j.pk_dept, 'cores', -(p_cores / 100), 'gpus', -p_gpus
+            )::text
+        )
+    FROM (VALUES (p_job)) AS asked (job)
+    LEFT JOIN public.job AS j ON asked.job = j.pk_job::text
+$$;
+
+COMMENT ON FUNCTION retally.notify_release(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint) IS 'Tells the listeners of acct_release what was released.';
+
 CREATE FUNCTION retally.orphans() RETURNS TABLE(proc_id text, show_id text, cores bigint, gpus bigint, reason text)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -1009,6 +1781,14 @@ $$;
 
 COMMENT ON FUNCTION retally.orphans_in(p_show_ids text[], p_totals text[], p_keys text[]) IS 'How much procs of shows book for layers or jobs that the farm does not know.';
 
+CREATE FUNCTION retally.overridden(p_asked boolean, p_override text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE p_override WHEN 'all' THEN TRUE WHEN 'none' THEN FALSE ELSE p_asked END
+$$;
+
+COMMENT ON FUNCTION retally.overridden(p_asked boolean, p_override text) IS 'The flag in force of a scope whose own flag is p_asked, under this override.';
+
 CREATE FUNCTION retally.patient_keys(p_show_id text, p_total text, p_busy text[], p_wait boolean) RETURNS text[]
     LANGUAGE sql STABLE
     AS $$
@@ -1021,6 +1801,46 @@ CREATE FUNCTION retally.patient_keys(p_show_id text, p_total text, p_busy text[]
 $$;
 
 COMMENT ON FUNCTION retally.patient_keys(p_show_id text, p_total text, p_busy text[], p_wait boolean) IS 'Those of the busy rows of a total that are worth waiting for.';
+
+CREATE FUNCTION retally.pin_flag(p_scope text) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'nothing can be booked or released at isolation level %',
+            current_setting('transaction_isolation')
+            USING ERRCODE = 'RT003',
+                HINT = 'Use READ COMMITTED: a flip of the flag just before has to be seen.';
+    END IF;
+    PERFORM pg_advisory_xact_lock_shared(retally.flag_lock(p_scope));
+    -- a statement of its own, begun after the lock was had: it sees the latest flip
+    RETURN retally.is_managed(p_scope);
+END
+$$;
+
+COMMENT ON FUNCTION retally.pin_flag(p_scope text) IS 'Keeps the scope''s flag as it is until this transaction ends, and answers with it.';
+
+CREATE FUNCTION retally.pin_flags(p_scopes text[]) RETURNS text[]
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_scope text;
+    v_managed text[] := '{}';
+BEGIN
+    FOR v_scope IN
+        SELECT DISTINCT s.scope
+        FROM unnest(p_scopes) AS s (scope)
+        ORDER BY s.scope
+    LOOP
+        IF retally.pin_flag(v_scope) THEN
+            v_managed := v_managed || v_scope;
+        END IF;
+    END LOOP;
+    RETURN v_managed;
+END
+$$;
+
+COMMENT ON FUNCTION retally.pin_flags(p_scopes text[]) IS 'As pin_flag() for many scopes; answers with those that are managed.';
 
 CREATE FUNCTION retally.problem(p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1319,6 +2139,318 @@ $$;
 
 COMMENT ON PROCEDURE retally.recompute_subscription(IN p_show text, IN p_wait boolean, INOUT rows_adrift bigint, INOUT rows_changed bigint, INOUT rows_deferred bigint, INOUT rows_failed bigint, INOUT core_units numeric, INOUT gpus numeric, INOUT problems text[]) IS 'Rebuilds the subscription totals of a show from its procs.';
 
+CREATE FUNCTION retally.refusal(p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint, p_gpus bigint, p_gpu_mem_kb bigint, p_local boolean, OUT problem text, OUT message text, OUT hint text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    AS $$
+DECLARE
+    v_host record;
+    v_share record;
+    v_proc record;
+BEGIN
+    IF p_local IS NULL
+        OR NOT coalesce(p_cores > 0 AND least(p_mem_kb, p_gpus, p_gpu_mem_kb) >= 0, FALSE)
+        OR num_nulls(p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb) > 0
+    THEN
+        problem := 'RT008';
+        message := format(
+            'nothing can be booked with %s core units, %s kB, %s GPUs, %s kB of GPU memory, local %s',
+            coalesce(p_cores::text, 'null'), coalesce(p_mem_kb::text, 'null'),
+            coalesce(p_gpus::text, 'null'), coalesce(p_gpu_mem_kb::text, 'null'),
+            coalesce(p_local::text, 'null')
+        );
+        hint := 'Cores are core units (100 are a core) and above 0, all others 0 or more.';
+        RETURN;
+    END IF;
+
+    message := CASE
+        WHEN NOT EXISTS (SELECT FROM public.job AS j WHERE j.pk_job::text = p_job)
+            THEN format('there is no job "%s"', p_job)
+        WHEN NOT EXISTS (
+                SELECT FROM public.layer AS l
+                WHERE l.pk_layer::text = p_layer AND l.pk_job::text = p_job
+            )
+            THEN format('job "%s" has no layer "%s"', p_job, p_layer)
+        WHEN p_frame IS NOT NULL
+            AND NOT EXISTS (
+                SELECT FROM public.frame AS f
+                WHERE f.pk_frame::text = p_frame AND f.pk_layer::text = p_layer
+            )
+            THEN format('layer "%s" has no frame "%s"', p_layer, p_frame)
+        WHEN NOT EXISTS (SELECT FROM public.host AS h WHERE h.pk_host::text = p_host)
+            THEN format('there is no host "%s"', p_host)
+    END;
+    IF message IS NOT NULL THEN
+        problem := 'RT009';
+        hint := 'Name it by its id (pk_job, pk_layer, pk_frame, pk_host).';
+        RETURN;
+    END IF;
+
+    SELECT
+        p.pk_proc AS proc,
+        h.str_name AS host
+    INTO v_proc
+    FROM public.proc AS p
+    INNER JOIN public.host AS h ON p.pk_host::text = h.pk_host::text
+    WHERE p.pk_frame::text = p_frame;
+    IF FOUND THEN
+        problem := 'RT010';
+        message := format(
+            'frame "%s" is booked already: proc %s on host %s', p_frame, v_proc.proc, v_proc.host
+        );
+        hint := 'Another dispatcher was first, or an answer was lost: that proc is this booking.';
+        RETURN;
+    END IF;
+
+    SELECT h.*
+    INTO v_host
+    FROM public.host AS h
+    WHERE h.pk_host::text = p_host;
+    IF p_local THEN
+        SELECT s.*
+        INTO v_share
+        FROM public.host_local AS s
+        WHERE s.pk_host::text = p_host AND s.pk_job::text = p_job;
+        IF NOT FOUND THEN
+            problem := 'RT009';
+            message := format('host %s has no local share for job "%s"', v_host.str_name, p_job);
+            hint := 'Book it as not local, or make the share (host_local) first.';
+            RETURN;
+        END IF;
+        message := retally.shortage(
+            v_share.int_cores_idle, v_share.int_mem_idle, v_share.int_gpus_idle,
+            v_share.int_gpu_mem_idle, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb
+        );
+        IF message IS NOT NULL THEN
+            problem := 'RT011';
+            message := format('job "%s" on its own host %s has %s', p_job, v_host.str_name, message);
+            hint := 'Wait for a release, or raise the local share.';
+            RETURN;
+        END IF;
+    END IF;
+
+    message := retally.shortage(
+        v_host.int_cores_idle, v_host.int_mem_idle, v_host.int_gpus_idle, v_host.int_gpu_mem_idle,
+        p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb
+    );
+    IF message IS NOT NULL THEN
+        problem := 'RT011';
+        message := format('host %s has %s', v_host.str_name, message);
+        hint := 'Choose another host, or wait for a release.';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION retally.refusal(p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint, p_gpus bigint, p_gpu_mem_kb bigint, p_local boolean, OUT problem text, OUT message text, OUT hint text) IS 'What speaks against this booking: SQLSTATE, message, hint.';
+
+CREATE FUNCTION retally.refuse(p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint, p_gpus bigint, p_gpu_mem_kb bigint, p_local boolean) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+DECLARE
+    v_found record;
+BEGIN
+    SELECT r.*
+    INTO v_found
+    FROM retally.refusal(
+        p_host, p_job, p_layer, p_frame, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
+    ) AS r;
+    RAISE EXCEPTION '%', coalesce(
+        v_found.message,
+        CASE
+            WHEN p_frame IS NULL THEN format('host "%s" was full a moment ago', p_host)
+            ELSE format('frame "%s" was booked a moment ago', p_frame)
+        END
+    )
+        USING ERRCODE = coalesce(v_found.problem, 'RT014'),
+            HINT = coalesce(v_found.hint, 'That is over: try again.');
+END
+$$;
+
+COMMENT ON FUNCTION retally.refuse(p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint, p_gpus bigint, p_gpu_mem_kb bigint, p_local boolean) IS 'Raises the reason against this booking.';
+
+CREATE FUNCTION retally.refuse_over_burst(p_show text, p_alloc text, p_cores bigint) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+DECLARE
+    v_row record;
+BEGIN
+    SELECT
+        h.str_name AS show_name,
+        a.str_name AS alloc_name,
+        s.int_cores,
+        s.int_burst
+    INTO v_row
+    FROM public.show AS h
+    CROSS JOIN public.alloc AS a
+    LEFT JOIN public.subscription AS s
+        ON h.pk_show::text = s.pk_show::text AND a.pk_alloc::text = s.pk_alloc::text
+    WHERE h.pk_show::text = p_show AND a.pk_alloc::text = p_alloc;
+    IF v_row.int_burst IS NULL THEN
+        RAISE EXCEPTION 'show "%" has no subscription to allocation "%"',
+            coalesce(v_row.show_name, p_show), coalesce(v_row.alloc_name, p_alloc)
+            USING ERRCODE = 'RT013',
+                HINT = 'Subscribe the show, or choose a host of another allocation.';
+    END IF;
+    RAISE EXCEPTION 'subscription of show "%" to "%": % core units more would pass its burst of %,'
+        ' % are in use', v_row.show_name, v_row.alloc_name, p_cores, v_row.int_burst,
+        v_row.int_cores
+        USING ERRCODE = 'RT012', HINT = 'Wait for a release, or raise the burst.';
+END
+$$;
+
+COMMENT ON FUNCTION retally.refuse_over_burst(p_show text, p_alloc text, p_cores bigint) IS 'Says why a subscription takes no more.';
+
+CREATE FUNCTION retally.refuse_over_job_max(p_job text, p_cores bigint, p_gpus bigint) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+DECLARE
+    v_row record;
+BEGIN
+    SELECT
+        j.str_name,
+        r.int_cores,
+        r.int_gpus,
+        r.int_max_cores,
+        r.int_max_gpus
+    INTO v_row
+    FROM public.job AS j
+    INNER JOIN public.job_resource AS r ON j.pk_job::text = r.pk_job::text
+    WHERE j.pk_job::text = p_job;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    RAISE EXCEPTION 'job "%": %',
+        v_row.str_name,
+        CASE
+            WHEN v_row.int_cores + p_cores > v_row.int_max_cores
+                THEN format(
+                    '%s core units more would pass its maximum of %s, %s are in use',
+                    p_cores, v_row.int_max_cores, v_row.int_cores
+                )
+            WHEN p_gpus > 0
+                THEN format(
+                    '%s GPUs more would pass its maximum of %s, %s are in use',
+                    p_gpus, v_row.int_max_gpus, v_row.int_gpus
+                )
+            ELSE format(
+                'it is above its maximum of %s GPUs, %s are in use',
+                v_row.int_max_gpus, v_row.int_gpus
+            )
+        END
+        USING ERRCODE = 'RT012', HINT = 'Wait for a release, or raise the job''s maximum.';
+END
+$$;
+
+COMMENT ON FUNCTION retally.refuse_over_job_max(p_job text, p_cores bigint, p_gpus bigint) IS 'Says why a job takes no more.';
+
+CREATE FUNCTION retally.release_proc(p_proc text) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_show text;
+    v_managed boolean;
+    v_gone record;
+BEGIN
+    LOOP
+        SELECT p.pk_show::text
+        INTO v_show
+        FROM public.proc AS p
+        WHERE p.pk_proc::text = p_proc;
+        IF NOT FOUND THEN
+            RETURN FALSE;
+        END IF;
+        v_managed := retally.pin_flag(coalesce(v_show, ''));
+        WITH gone AS (
+            DELETE FROM public.proc AS p
+            WHERE p.pk_proc::text = p_proc AND p.pk_show::text IS NOT DISTINCT FROM v_show
+            RETURNING
+                p.pk_host, p.pk_job, p.pk_layer, p.int_cores_reserved, p.int_mem_reserved,
+                p.int_gpus_reserved, p.int_gpu_mem_reserved, p.b_local
+        )
+
+        UPDATE public.host AS h
+        SET
+            int_cores_idle = h.int_cores_idle + g.int_cores_reserved,
+            int_mem_idle = h.int_mem_idle + g.int_mem_reserved,
+            int_gpus_idle = h.int_gpus_idle + g.int_gpus_reserved,
+            int_gpu_mem_idle = h.int_gpu_mem_idle + g.int_gpu_mem_reserved
+        FROM gone AS g
+        WHERE h.pk_host::text = g.pk_host::text
+        RETURNING
+            h.pk_host::text AS host, h.pk_alloc::text AS alloc, g.pk_job::text AS job,
+            g.pk_layer::text AS layer, g.int_cores_reserved AS cores, g.int_mem_reserved AS mem_kb,
+            g.int_gpus_reserved AS gpus, g.int_gpu_mem_reserved AS gpu_mem_kb, g.b_local AS local
+        INTO v_gone;
+        -- not there any more, or moved to another show by a redirect: look again
+        EXIT WHEN FOUND;
+    END LOOP;
+
+    IF NOT v_managed THEN
+        PERFORM retally.add_to_totals(
+            v_show, v_gone.alloc, v_gone.layer, v_gone.job, -v_gone.cores, -v_gone.gpus,
+            v_gone.local
+        );
+    ELSIF NOT v_gone.local AND (SELECT s.notify_releases FROM retally.setting AS s) THEN
+        PERFORM retally.notify_release(
+            v_show, v_gone.alloc, v_gone.layer, v_gone.job, v_gone.cores, v_gone.gpus
+        );
+    END IF;
+    IF v_gone.local THEN
+        PERFORM retally.take_local_share(
+            v_gone.host, v_gone.job, -v_gone.cores, -v_gone.mem_kb, -v_gone.gpus,
+            -v_gone.gpu_mem_kb
+        );
+    END IF;
+    RETURN TRUE;
+END
+$$;
+
+COMMENT ON FUNCTION retally.release_proc(p_proc text) IS 'Ends a proc and gives back what its row says; false when it is gone.';
+
+CREATE FUNCTION retally.release_procs(p_procs text[]) RETURNS TABLE(nr integer, proc text, released boolean)
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+    v_shows text[];
+    v_managed text[] := '{}';
+    v_gone retally.booking[] := '{}';
+BEGIN
+    LOOP
+        v_shows := ARRAY(
+            SELECT coalesce(p.pk_show::text, '')
+            FROM public.proc AS p
+            WHERE p.pk_proc::text IN (SELECT a.proc FROM unnest(p_procs) AS a (proc))
+        );
+        EXIT WHEN cardinality(v_shows) = 0;
+        v_managed := v_managed || retally.pin_flags(v_shows);
+        -- a proc that a redirect moves to another show meanwhile is looked at again
+        v_gone := v_gone || ARRAY(SELECT d FROM retally.delete_procs(p_procs, v_shows) AS d);
+    END LOOP;
+    v_gone := ARRAY(SELECT h FROM retally.lock_hosts(v_gone) AS h);
+    PERFORM retally.lock_totals(v_gone, v_managed);
+    PERFORM retally.count_in(v_gone, v_managed, -1);
+    PERFORM retally.notify_release(
+        g.show, g.alloc, g.layer, g.job, sum(g.cores)::bigint, sum(g.gpus)::bigint
+    )
+    FROM unnest(v_gone) AS g
+    CROSS JOIN retally.setting AS s
+    WHERE s.notify_releases AND g.show = any(v_managed) AND NOT g.local
+    GROUP BY g.show, g.alloc, g.layer, g.job;
+
+    RETURN QUERY
+    SELECT
+        a.nr::integer,
+        a.proc,
+        g.proc IS NOT NULL AND row_number() OVER (PARTITION BY a.proc ORDER BY a.nr) = 1
+    FROM unnest(p_procs) WITH ORDINALITY AS a (proc, nr)
+    LEFT JOIN unnest(v_gone) AS g ON a.proc = g.proc
+    ORDER BY a.nr;
+END
+$$;
+
+COMMENT ON FUNCTION retally.release_procs(p_procs text[]) IS 'Ends many procs in one transaction; one answer for each entry.';
+
 CREATE FUNCTION retally.row_name(p_total text, p_key text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -1395,45 +2527,110 @@ COMMENT ON FUNCTION retally.set_lock_timeout(p_limit interval) IS 'Bounds the lo
 CREATE PROCEDURE retally.set_managed(IN p_show text, IN p_managed boolean, INOUT rows_adrift bigint DEFAULT NULL::bigint, INOUT rows_changed bigint DEFAULT NULL::bigint, INOUT rows_deferred bigint DEFAULT NULL::bigint, INOUT rows_failed bigint DEFAULT NULL::bigint, INOUT core_units numeric DEFAULT NULL::numeric, INOUT gpus numeric DEFAULT NULL::numeric, INOUT problems text[] DEFAULT NULL::text[])
     LANGUAGE plpgsql
     AS $$
-DECLARE
-    v_show_id text;
 BEGIN
     IF p_managed IS NULL THEN
         RAISE EXCEPTION 'is show "%" to be managed or not?', p_show
             USING ERRCODE = 'null_value_not_allowed', HINT = 'Say true or false.';
     END IF;
     -- the flag of a show that is gone can still be taken down, by its id
-    DELETE FROM retally.managed_scope AS m
+    DELETE FROM retally.scope_flag AS f
     WHERE
-        m.scope = p_show
+        f.scope = p_show
         AND NOT p_managed
         AND NOT EXISTS (SELECT FROM public.show AS s WHERE s.pk_show::text = p_show);
     IF FOUND THEN
         RETURN;
     END IF;
 
-    v_show_id := retally.show_id(p_show);
-    SELECT r.*
+    SELECT f.*
     INTO rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus, problems
-    FROM retally.recompute_in_one(v_show_id, retally.totals(), TRUE) AS r;
-    IF rows_deferred > 0 THEN
-        RAISE EXCEPTION 'show "%" stays as it is: rows of its totals locked by others: %',
-            (SELECT s.str_name FROM public.show AS s WHERE s.pk_show::text = v_show_id),
-            rows_deferred
-            USING ERRCODE = 'RT006', HINT = 'Try again in a moment.';
-    END IF;
-    -- after the recompute: a transaction that has written waits for no row
-    IF p_managed THEN
-        INSERT INTO retally.managed_scope (scope) VALUES (v_show_id)
-        ON CONFLICT (scope) DO NOTHING;
-    ELSE
-        DELETE FROM retally.managed_scope AS m
-        WHERE m.scope = v_show_id;
-    END IF;
+    FROM retally.flip(retally.show_id(p_show), p_managed) AS f;
 END
 $$;
 
 COMMENT ON PROCEDURE retally.set_managed(IN p_show text, IN p_managed boolean, INOUT rows_adrift bigint, INOUT rows_changed bigint, INOUT rows_deferred bigint, INOUT rows_failed bigint, INOUT core_units numeric, INOUT gpus numeric, INOUT problems text[]) IS 'Sets retally''s own flag of a show and rebuilds its totals in the same transaction.';
+
+CREATE PROCEDURE retally.set_override(IN p_override text, INOUT shows bigint DEFAULT NULL::bigint, INOUT shows_left bigint DEFAULT NULL::bigint, INOUT problems text[] DEFAULT NULL::text[])
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_show record;
+    v_failure text;
+BEGIN
+    -- inside a transaction block this fails, before any work is done
+    COMMIT;
+    IF p_override IS NULL OR p_override NOT IN ('per-show', 'all', 'none') THEN
+        RAISE EXCEPTION 'there is no override "%"', p_override
+            USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Say per-show, all or none.';
+    END IF;
+    -- the flag in force becomes each show's own, so that no show is flipped by what comes next
+    INSERT INTO retally.scope_flag (scope, asked, managed)
+    SELECT
+        s.pk_show::text,
+        FALSE,
+        retally.is_managed(s.pk_show::text)
+    FROM public.show AS s
+    ON CONFLICT (scope) DO NOTHING;
+    COMMIT;
+    UPDATE retally.setting AS s
+    SET override = p_override
+    WHERE s.override <> p_override;
+    COMMIT;
+
+    shows := 0;
+    shows_left := 0;
+    problems := '{}';
+    FOR v_show IN
+        SELECT
+            s.pk_show::text AS show_id,
+            s.str_name::text AS name,
+            coalesce(f.asked, FALSE) AS asked
+        FROM public.show AS s
+        LEFT JOIN retally.scope_flag AS f ON s.pk_show::text = f.scope
+        -- a show that came in between has no row yet
+        WHERE f.scope IS NULL OR f.managed <> retally.overridden(f.asked, p_override)
+        ORDER BY s.str_name, s.pk_show
+    LOOP
+        BEGIN
+            problems := problems || ARRAY(
+                SELECT format('show %s: %s', v_show.name, p.problem)
+                FROM
+                    retally.flip(v_show.show_id, v_show.asked) AS f,
+                    unnest(f.problems) AS p (problem)
+            );
+            shows := shows + 1;
+        EXCEPTION
+            WHEN OTHERS THEN
+                -- kept with its SQLSTATE; the next show must not suffer for this one
+                v_failure := format('show %s: %s (SQLSTATE %s)', v_show.name, sqlerrm, sqlstate);
+                RAISE WARNING '%', v_failure;
+                shows_left := shows_left + 1;
+                problems := problems || v_failure;
+        END;
+        COMMIT;
+    END LOOP;
+END
+$$;
+
+COMMENT ON PROCEDURE retally.set_override(IN p_override text, INOUT shows bigint, INOUT shows_left bigint, INOUT problems text[]) IS 'Sets the farm-wide override and flips every show that it concerns.';
+
+CREATE FUNCTION retally.shortage(p_cores_idle bigint, p_mem_idle bigint, p_gpus_idle bigint, p_gpu_mem_idle bigint, p_cores numeric, p_mem_kb numeric, p_gpus numeric, p_gpu_mem_kb numeric) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE
+        WHEN p_cores > p_cores_idle
+            THEN format('%s core units idle, not %s', p_cores_idle, p_cores)
+        WHEN p_mem_kb > p_mem_idle
+            THEN format('%s kB of memory idle, not %s', p_mem_idle, p_mem_kb)
+        WHEN p_gpus > p_gpus_idle
+            THEN format('%s GPUs idle, not %s', p_gpus_idle, p_gpus)
+        WHEN p_gpu_mem_kb > p_gpu_mem_idle
+            THEN format('%s kB of GPU memory idle, not %s', p_gpu_mem_idle, p_gpu_mem_kb)
+    END
+$$;
+
+COMMENT ON FUNCTION retally.shortage(p_cores_idle bigint, p_mem_idle bigint, p_gpus_idle bigint, p_gpu_mem_idle bigint, p_cores numeric, p_mem_kb numeric, p_gpus numeric, p_gpu_mem_kb numeric) IS 'Which of the amounts asked for is more than what is idle, in words.';
 
 CREATE FUNCTION retally.show_id(p_show text) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -1480,10 +2677,9 @@ CREATE FUNCTION retally.shows() RETURNS TABLE(show_id text, name text, managed b
         SELECT
             s.pk_show::text AS show_id,
             s.str_name::text AS show_name,
-            m.scope IS NOT NULL AS managed,
+            retally.is_managed(s.pk_show::text) AS managed,
             (to_jsonb(s) ->> 'b_scheduler_managed')::boolean AS farm_flag
         FROM public.show AS s
-        LEFT JOIN retally.managed_scope AS m ON s.pk_show::text = m.scope
     )
 
     SELECT
@@ -1598,6 +2794,35 @@ CREATE FUNCTION retally.sum_again(p_show_id text, p_total text, p_keys text[]) R
 $$;
 
 COMMENT ON FUNCTION retally.sum_again(p_show_id text, p_total text, p_keys text[]) IS 'The second sum: what the procs say now of rows that this transaction has locked.';
+
+CREATE FUNCTION retally.take_local_share(p_host text, p_job text, p_cores bigint, p_mem_kb bigint, p_gpus bigint, p_gpu_mem_kb bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE public.host_local AS s
+    SET
+        int_cores_idle = s.int_cores_idle - p_cores,
+        int_mem_idle = s.int_mem_idle - p_mem_kb,
+        int_gpus_idle = s.int_gpus_idle - p_gpus,
+        int_gpu_mem_idle = s.int_gpu_mem_idle - p_gpu_mem_kb
+    WHERE
+        s.pk_host::text = p_host
+        AND s.pk_job::text = p_job
+        AND (
+            p_cores < 0
+            OR (
+                s.int_cores_idle >= p_cores
+                AND s.int_mem_idle >= p_mem_kb
+                AND s.int_gpus_idle >= p_gpus
+                AND s.int_gpu_mem_idle >= p_gpu_mem_kb
+            )
+        );
+    RETURN FOUND OR p_cores < 0;
+END
+$$;
+
+COMMENT ON FUNCTION retally.take_local_share(p_host text, p_job text, p_cores bigint, p_mem_kb bigint, p_gpus bigint, p_gpu_mem_kb bigint) IS 'Takes what local work uses from the job''s share of its own host, or gives it back.';
 
 CREATE FUNCTION retally.totals() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1949,14 +3174,6 @@ WITH (fillfactor='50');
 
 COMMENT ON TABLE retally.due IS 'When each scope is due again in each tick. Claiming a scope moves its due time on.';
 
-CREATE TABLE retally.managed_scope (
-    scope text NOT NULL,
-    managed_since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    managed_by text DEFAULT CURRENT_USER NOT NULL
-);
-
-COMMENT ON TABLE retally.managed_scope IS 'The feature flag: a row for each scope whose bookings through retally write no total.';
-
 CREATE TABLE retally.migration (
     version integer NOT NULL,
     name text NOT NULL,
@@ -1982,13 +3199,32 @@ WITH (fillfactor='50');
 
 COMMENT ON TABLE retally.pass IS 'The latest pass over each total of each scope. Unlogged: a tick should cost no WAL.';
 
+CREATE TABLE retally.scope_flag (
+    scope text CONSTRAINT managed_scope_scope_not_null NOT NULL,
+    set_at timestamp with time zone DEFAULT clock_timestamp() CONSTRAINT managed_scope_managed_since_not_null NOT NULL,
+    set_by text DEFAULT CURRENT_USER CONSTRAINT managed_scope_managed_by_not_null NOT NULL,
+    asked boolean NOT NULL,
+    managed boolean NOT NULL
+);
+
+COMMENT ON TABLE retally.scope_flag IS 'The feature flag of each scope. Written by set_managed() and set_override() only: a flip has to wait for bookings in flight. A scope without a row follows setting.override.';
+
+COMMENT ON COLUMN retally.scope_flag.asked IS 'What set_managed() asked for; in force while the override is per-show.';
+
+COMMENT ON COLUMN retally.scope_flag.managed IS 'What is in force: bookings through retally write no total of this scope.';
+
 CREATE TABLE retally.setting (
     only_row boolean DEFAULT true NOT NULL,
     follow_farm_flag boolean DEFAULT true NOT NULL,
     wait_after_passes integer DEFAULT 3 NOT NULL,
     longest_wait interval DEFAULT '00:00:00.5'::interval NOT NULL,
+    override text DEFAULT 'per-show'::text NOT NULL,
+    longest_flip interval DEFAULT '00:00:05'::interval NOT NULL,
+    notify_releases boolean DEFAULT false NOT NULL,
     CONSTRAINT setting_has_one_row CHECK (only_row),
+    CONSTRAINT setting_longest_flip_is_not_negative CHECK ((longest_flip >= '00:00:00'::interval)),
     CONSTRAINT setting_longest_wait_is_not_negative CHECK ((longest_wait >= '00:00:00'::interval)),
+    CONSTRAINT setting_override_is_known CHECK ((override = ANY (ARRAY['per-show'::text, 'all'::text, 'none'::text]))),
     CONSTRAINT setting_wait_after_passes_is_positive CHECK ((wait_after_passes > 0))
 );
 
@@ -2000,20 +3236,26 @@ COMMENT ON COLUMN retally.setting.wait_after_passes IS 'A row that was busy in t
 
 COMMENT ON COLUMN retally.setting.longest_wait IS 'How long one pass over a show waits for busy rows, at most half of deadlock_timeout.';
 
+COMMENT ON COLUMN retally.setting.override IS 'Which flag is in force: each show''s own (per-show), or on (all) or off (none) for every show. Changed by CALL retally.set_override(), never by UPDATE.';
+
+COMMENT ON COLUMN retally.setting.longest_flip IS 'How long a change of a flag waits for the bookings in flight; new ones wait behind it.';
+
+COMMENT ON COLUMN retally.setting.notify_releases IS 'A release of a managed show''s proc also sends pg_notify(''acct_release'', …).';
+
 ALTER TABLE ONLY retally.deferred
     ADD CONSTRAINT deferred_pk PRIMARY KEY (scope, total, key);
 
 ALTER TABLE ONLY retally.due
     ADD CONSTRAINT due_pk PRIMARY KEY (tick, scope);
 
-ALTER TABLE ONLY retally.managed_scope
-    ADD CONSTRAINT managed_scope_pk PRIMARY KEY (scope);
-
 ALTER TABLE ONLY retally.migration
     ADD CONSTRAINT migration_pk PRIMARY KEY (version);
 
 ALTER TABLE ONLY retally.pass
     ADD CONSTRAINT pass_pk PRIMARY KEY (scope, total);
+
+ALTER TABLE ONLY retally.scope_flag
+    ADD CONSTRAINT scope_flag_pk PRIMARY KEY (scope);
 
 ALTER TABLE ONLY retally.setting
     ADD CONSTRAINT setting_pk PRIMARY KEY (only_row);

@@ -97,7 +97,7 @@ def status(conn: psycopg.Connection, style: str) -> None:
         click.echo(f"farm        {_described(found)}")
     require_current(conn)
     if style == "table":
-        click.echo(f"follows the farm's own flag: {_follows(conn)}\n")
+        click.echo(f"flags       {_flags(conn)}\n")
     rows = _rows(routines.shows(conn), routines.last_passes(conn))
     if style == "table":
         rows = [{short: row[name] for name, short in _TABLE.items()} for row in rows]
@@ -145,10 +145,13 @@ def _described(found: Farm) -> str:
     return f"OpenCue {era}" + (f", migrated to {found.flyway}" if found.flyway else "")
 
 
-def _follows(conn: psycopg.Connection) -> str:
+def _flags(conn: psycopg.Connection) -> str:
     with translated():
         row = conn.execute("SELECT s.follow_farm_flag FROM retally.setting AS s").fetchone()
-    return "yes" if row and row[0] else "no"
+    farm = "the farm's own is followed" if row and row[0] else "the farm's own is ignored"
+    in_force = routines.override(conn)
+    ours = "per show" if in_force == "per-show" else f"override {in_force}"
+    return f"retally's {ours}; {farm}"
 
 
 def _rows(shows: list[Show], passes: list[LastPass]) -> list[Row]:

@@ -6,17 +6,20 @@
 from retally.procedures.booking import Answer, Booking
 from retally.procedures.install import Installed, install, uninstall
 from retally.procedures.records import (
+    OVERRIDES,
     TOTALS,
     Drift,
     Finding,
     HostDrift,
     LastPass,
     Orphan,
+    Override,
     Pass,
     Show,
 )
 
 __all__ = [
+    "OVERRIDES",
     "TOTALS",
     "Answer",
     "Booking",
@@ -26,6 +29,7 @@ __all__ = [
     "Installed",
     "LastPass",
     "Orphan",
+    "Override",
     "Pass",
     "Show",
     "install",

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from psycopg.rows import tuple_row
 
-from retally.sql.errors import BookingRefusedError, by_sqlstate, translated
+from retally.sql.errors import InvalidBookingError, by_sqlstate, translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import psycopg
+
+    from retally.sql.errors import RetallyError
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Booking:
 
     ``core_units``: 1/100 core, above 0; ``mem_kb`` and ``gpu_mem_kb``: kB; ``gpus``: whole GPUs.
     ``frame`` None books without one. ``local``: on the user's own host, from the job's share of it.
+    Raises InvalidBookingError for a number that no column can hold.
     """
 
     host: str
@@ -37,14 +40,24 @@ class Booking:
     gpu_mem_kb: int = 0
     local: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what could not even be sent; in a batch it would fail all the others."""
+        for name, bits in (("core_units", 63), ("mem_kb", 63), ("gpus", 31), ("gpu_mem_kb", 63)):
+            value = getattr(self, name)
+            if not -(2**bits) <= value < 2**bits:
+                raise InvalidBookingError(f"{name} is {value}", f"{bits} bits is what it has")
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one entry of a batch: the proc's id, or the error that refused it."""
+    """What became of one entry of a batch: the proc's id, or the error that kept it out.
+
+    ``error`` is a BookingRefusedError unless a sum fits no column of the farm.
+    """
 
     booking: Booking
     proc: str | None
-    error: BookingRefusedError | None = None
+    error: RetallyError | None = None
 
 
 _BOOK = """
@@ -90,7 +103,7 @@ def book_many(conn: psycopg.Connection, bookings: Sequence[Booking]) -> list[Ans
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(_BOOK_MANY, columns).fetchall()
     return [
-        Answer(booking, proc, _refusal(problem, message, hint))
+        Answer(booking, proc, _error(problem, message, hint))
         for booking, (_, proc, problem, message, hint) in zip(bookings, rows, strict=True)
     ]
 
@@ -109,9 +122,5 @@ def _fields(booking: Booking) -> tuple[object, ...]:
     return astuple(booking)
 
 
-def _refusal(problem: str | None, message: str, hint: str) -> BookingRefusedError | None:
-    if problem is None:
-        return None
-    error = by_sqlstate(problem, message, hint)
-    assert isinstance(error, BookingRefusedError)  # noqa: S101 - the routine has no others
-    return error
+def _error(problem: str | None, message: str, hint: str) -> RetallyError | None:
+    return None if problem is None else by_sqlstate(problem, message, hint)

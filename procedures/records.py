@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
+#: What may override every show's own flag; per-show is none of it.
+OVERRIDES = ("per-show", "all", "none")
+
 #: The five totals, in the order in which a booking updates them.
 TOTALS = ("subscription", "layer", "job", "folder", "point")
 
@@ -27,6 +30,18 @@ class Show:
     managed: bool
     farm_flag: bool | None
     rebuilt: bool
+
+
+@dataclass(frozen=True)
+class Override:
+    """What a change of the override did: shows flipped, and shows left as they were.
+
+    ``problems`` says why these were left, and which totals cannot be made exact.
+    """
+
+    shows: int
+    shows_left: int
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg.rows import class_row, dict_row, tuple_row
 
-from retally.procedures.records import Drift, Finding, HostDrift, LastPass, Orphan, Pass, Show
+from retally.procedures.records import (
+    Drift,
+    Finding,
+    HostDrift,
+    LastPass,
+    Orphan,
+    Override,
+    Pass,
+    Show,
+)
 from retally.sql.errors import translated
 
 if TYPE_CHECKING:
@@ -94,12 +103,27 @@ def mend(conn: psycopg.Connection, found: Sequence[Finding], *, wait: bool) -> l
 def set_managed(conn: psycopg.Connection, show: str, *, managed: bool) -> tuple[str, ...]:
     """Set retally's own flag and rebuild the show's totals in the same transaction.
 
-    Answers with the problems: totals that cannot be made exact, by name. Raises StillBusyError
-    when a row of the totals stayed locked: then nothing has changed.
+    Answers with the problems: totals that cannot be made exact, by name. Raises ShowBusyError when
+    bookings stayed in flight and StillBusyError when a row of the totals stayed locked: then
+    nothing has changed.
     """
     with translated(), conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute("CALL retally.set_managed(%s, %s)", (show, managed)).fetchone()
         return tuple(row["problems"] or ()) if row else ()
+
+
+def set_override(conn: psycopg.Connection, override: str) -> Override:
+    """Set the farm-wide override, one of OVERRIDES, and flip the shows that it concerns.
+
+    Each show in a transaction of its own; one that stayed busy is left for the next call.
+    """
+    shows, left, problems = _rows(conn, "CALL retally.set_override(%s)", (override,))[0]
+    return Override(shows, left, tuple(problems))
+
+
+def override(conn: psycopg.Connection) -> str:
+    """The farm-wide override in force, one of OVERRIDES."""
+    return str(_rows(conn, "SELECT s.override FROM retally.setting AS s")[0][0])
 
 
 def last_passes(conn: psycopg.Connection) -> list[LastPass]:

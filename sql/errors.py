@@ -119,6 +119,10 @@ class FarmSizeError(RetallyError):
     """The size asked of a farm cannot be: procs without hosts, a share above 1."""
 
 
+class SimulationError(RetallyError):
+    """What is to be simulated cannot be: no dispatcher, a share above 1, a time below 0."""
+
+
 _BY_SQLSTATE: dict[str, type[RetallyError]] = {
     "RT001": UnknownShowError,
     "RT002": AmbiguousShowError,
@@ -154,6 +158,8 @@ def typed(error: psycopg.Error) -> RetallyError:
     hint = error.diag.message_hint or ""
     if state in _BY_SQLSTATE:
         return _BY_SQLSTATE[state](message, hint)
+    if state == "23503" and error.diag.table_name == "proc":
+        return UnknownWorkError(message, "the frame or the host was deleted a moment ago")
     if state == "2BP01":
         users = "; ".join((error.diag.message_detail or "").splitlines()[:5])
         return StillUsedError(f"{message}: {users}", "drop these first, they are not retally's")

@@ -69,13 +69,15 @@ def test_a_flip_to_null_is_refused(farm_db: psycopg.Connection, work: Work) -> N
     routines.set_managed(farm_db, work.show, managed=True)
     with pytest.raises(psycopg.errors.NullValueNotAllowed):
         farm_db.execute("CALL retally.set_managed('comet', NULL)")
-    assert farm_db.execute("SELECT count(*) FROM retally.managed_scope").fetchone() == (1,)
+    assert farm_db.execute("SELECT count(*) FROM retally.scope_flag").fetchone() == (1,)
 
 
 def test_the_flag_of_a_show_that_is_gone_can_be_taken_down(farm_db: psycopg.Connection) -> None:
-    farm_db.execute("INSERT INTO retally.managed_scope (scope) VALUES ('gone')")
+    farm_db.execute(
+        "INSERT INTO retally.scope_flag (scope, asked, managed) VALUES ('gone', true, true)"
+    )
     routines.set_managed(farm_db, "gone", managed=False)
-    assert farm_db.execute("SELECT FROM retally.managed_scope").fetchall() == []
+    assert farm_db.execute("SELECT FROM retally.scope_flag").fetchall() == []
 
 
 def test_recompute_all_in_a_transaction_block_fails_before_it_has_done_anything(

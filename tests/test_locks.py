@@ -352,7 +352,7 @@ def test_a_flip_that_meets_a_busy_row_changes_nothing(
         farm_db.execute("CALL retally.set_managed(%s, true)", (work.show,))
     assert caught.value.sqlstate == "RT006"
     assert set(cores(farm_db, work).values()) == {-7}
-    assert farm_db.execute("SELECT FROM retally.managed_scope").fetchall() == []
+    assert farm_db.execute("SELECT FROM retally.scope_flag").fetchall() == []
 
 
 def test_two_installs_at_once_wait_for_each_other(

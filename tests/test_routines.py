@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
+from dispatch_calls import DISPATCH_CALLS
 from small_farm import Rows, Work, corrupt, make_work
 
 from retally.procedures import TOTALS
-
-if TYPE_CHECKING:
-    import psycopg
 
 # What each call answers; {show} {alloc} {layer} {job} {folder} {dept} are the keys of the one show
 # "comet" with 300 core units and 2 GPUs booked, and -7 and -1 (-3 and -2 local) stored.
@@ -215,6 +214,7 @@ CALLS |= {
         [("{job}", 300, 2, 0, 0), ("gone", 0, 0, 0, 0)],
     ),
 }
+CALLS |= DISPATCH_CALLS
 
 
 def test_every_routine_is_among_these_calls() -> None:
@@ -231,9 +231,11 @@ def test_a_call_answers_as_expected(farm_db: psycopg.Connection, name: str) -> N
     corrupt(farm_db)
     statement, expected = CALLS[name]
 
-    cursor = farm_db.execute(filled(statement, work))
-
-    found = cursor.fetchall() if cursor.description else []
+    try:
+        cursor = farm_db.execute(filled(statement, work))
+        found = cursor.fetchall() if cursor.description else []
+    except psycopg.Error as error:
+        found = [(error.sqlstate,)]  # of the routines that only raise
     assert sorted(map(plain, found), key=str) == sorted(
         (filled(row, work) for row in expected), key=str
     )

@@ -411,7 +411,10 @@ def test_stopping_undoes_a_transaction_that_runs_and_refuses_further_ones(
 
     def long_one() -> None:
         with shared.database.transaction() as conn:
-            conn.execute("INSERT INTO retally.managed_scope (scope) VALUES ('undone')")
+            conn.execute(
+                "INSERT INTO retally.scope_flag (scope, asked, managed)"
+                " VALUES ('undone', true, true)"
+            )
             begun.set()
             conn.execute("SELECT pg_sleep(600)")
 
@@ -425,7 +428,7 @@ def test_stopping_undoes_a_transaction_that_runs_and_refuses_further_ones(
 
     with pytest.raises(WorkerStoppingError), shared.database.transaction():
         pass
-    assert farm_db.execute("SELECT count(*) FROM retally.managed_scope").fetchone() == (0,)
+    assert farm_db.execute("SELECT count(*) FROM retally.scope_flag").fetchone() == (0,)
 
 
 def test_a_server_that_keeps_no_time_out_is_cut_off(

@@ -1,6 +1,6 @@
 -- The entries of a batch as bookings: nr is the place in the arrays, from 1; show is null where
 -- job, layer, frame and host do not belong together or an amount is no amount (see refusal()).
--- proc is a new id. Arrays as of book_procs(). Locks and writes nothing.
+-- proc is a new id, alloc is null. Arrays as of book_procs(). Locks and writes nothing.
 -- Raises RT008 when the arrays differ in length.
 CREATE OR REPLACE FUNCTION retally.asked_for(
     p_hosts text[], p_jobs text[], p_layers text[], p_frames text[], p_cores bigint[],
@@ -34,7 +34,7 @@ BEGIN
                 AND (e.frame IS NULL OR f.pk_frame IS NOT NULL)
                 THEN j.pk_show::text
         END,
-        h.pk_alloc::text,
+        NULL::text,
         e.host,
         e.job,
         e.layer,

@@ -21,58 +21,99 @@ DECLARE
     v_managed text[];
     v_in text[];
     v_booked text[] := '{}';
+    v_message text;
+    v_hint text;
+    -- by nr, of those that did not fit
+    v_problems text[] := '{}';
+    v_messages text[] := '{}';
+    v_hints text[] := '{}';
 BEGIN
-    v_asked := ARRAY(
-        SELECT a
-        FROM retally.asked_for(
-            p_hosts, p_jobs, p_layers, p_frames, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
-        ) AS a
-    );
-    v_managed := retally.pin_flags(
-        ARRAY(SELECT a.show FROM unnest(v_asked) AS a WHERE a.show IS NOT NULL)
-    );
-    v_in := retally.insert_procs(v_asked);
+    LOOP
+        v_asked := ARRAY(
+            SELECT a
+            FROM retally.asked_for(
+                p_hosts, p_jobs, p_layers, p_frames, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb,
+                p_local
+            ) AS a
+        );
+        v_managed := retally.pin_flags(
+            ARRAY(SELECT a.show FROM unnest(v_asked) AS a WHERE a.show IS NOT NULL)
+        );
+        BEGIN
+            v_in := retally.insert_procs(v_asked);
+            EXIT;
+        EXCEPTION
+            WHEN foreign_key_violation THEN
+                -- a frame or a host was deleted while we waited: the entry is seen to be bad now
+                NULL;
+        END;
+    END LOOP;
+    -- rivals in the batch for a frame that is in; their turn comes if the first does not fit
     v_new := ARRAY(
-        SELECT a FROM unnest(v_asked) AS a
-        WHERE a.proc IN (SELECT i.proc FROM unnest(v_in) AS i (proc))
+        SELECT h
+        FROM retally.lock_hosts(ARRAY(
+            SELECT a
+            FROM unnest(v_asked) AS a
+            WHERE
+                a.show IS NOT NULL
+                AND (
+                    a.proc = any(v_in)
+                    OR a.frame IN (SELECT f.frame FROM unnest(v_asked) AS f WHERE f.proc = any(v_in))
+                )
+        )) AS h
     );
-    PERFORM retally.lock_counted(v_new, v_managed);
+    PERFORM retally.lock_totals(v_new, v_managed);
     BEGIN
-        PERFORM retally.count_in(v_new, v_managed, 1);
+        PERFORM retally.count_in(
+            ARRAY(SELECT n FROM unnest(v_new) AS n WHERE n.proc = any(v_in)), v_managed, 1
+        );
         v_booked := v_in;
     EXCEPTION
-        WHEN SQLSTATE 'RT011' OR SQLSTATE 'RT012' OR SQLSTATE 'RT013' THEN
+        WHEN SQLSTATE 'RT009' OR SQLSTATE 'RT011' OR SQLSTATE 'RT012' OR SQLSTATE 'RT013'
+            OR SQLSTATE 'RT014' OR numeric_value_out_of_range
+        THEN
             -- not all fit: one by one, in the order in which they were asked for
+            DELETE FROM public.proc AS p
+            WHERE p.pk_proc::text = any(v_in);
             FOR v_booking IN SELECT n.* FROM unnest(v_new) AS n ORDER BY n.nr LOOP
                 BEGIN
-                    PERFORM retally.count_in(ARRAY[v_booking], v_managed, 1);
-                    v_booked := v_booked || v_booking.proc;
+                    IF cardinality(retally.insert_procs(ARRAY[v_booking])) = 1 THEN
+                        PERFORM retally.count_in(ARRAY[v_booking], v_managed, 1);
+                        v_booked := v_booked || v_booking.proc;
+                    END IF;
                 EXCEPTION
-                    WHEN SQLSTATE 'RT011' OR SQLSTATE 'RT012' OR SQLSTATE 'RT013' THEN
-                        nr := v_booking.nr;
-                        problem := sqlstate;
-                        GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
-                        RETURN NEXT;
+                    WHEN SQLSTATE 'RT009' OR SQLSTATE 'RT011' OR SQLSTATE 'RT012'
+                        OR SQLSTATE 'RT013' OR SQLSTATE 'RT014' OR numeric_value_out_of_range
+                    THEN
+                        GET STACKED DIAGNOSTICS
+                            v_message = MESSAGE_TEXT, v_hint = PG_EXCEPTION_HINT;
+                        v_problems[v_booking.nr] := sqlstate;
+                        v_messages[v_booking.nr] := v_message;
+                        v_hints[v_booking.nr] := v_hint;
                 END;
             END LOOP;
-            DELETE FROM public.proc AS p
-            USING unnest(v_new) AS n
-            WHERE p.pk_proc::text = n.proc AND NOT n.proc = any(v_booked);
     END;
 
     RETURN QUERY
     SELECT
         a.nr,
-        n.proc,
-        CASE WHEN n.proc IS NULL THEN coalesce(r.problem, 'RT014') END,
-        CASE WHEN n.proc IS NULL THEN coalesce(r.message, 'the frame was taken a moment ago') END,
-        CASE WHEN n.proc IS NULL THEN coalesce(r.hint, 'It is free again: try again.') END
+        b.proc,
+        CASE
+            WHEN b.proc IS NULL THEN coalesce(v_problems[a.nr], r.problem, 'RT014')
+        END,
+        CASE
+            WHEN b.proc IS NULL
+                THEN coalesce(v_messages[a.nr], r.message, 'the frame was taken a moment ago')
+        END,
+        CASE
+            WHEN b.proc IS NULL THEN coalesce(v_hints[a.nr], r.hint, 'It is free again: try again.')
+        END
     FROM unnest(v_asked) AS a
-    LEFT JOIN unnest(v_new) AS n ON a.nr = n.nr
+    LEFT JOIN unnest(v_booked) AS b (proc) ON a.proc = b.proc
     LEFT JOIN LATERAL retally.refusal(
         a.host, a.job, a.layer, a.frame, a.cores, a.mem_kb, a.gpus, a.gpu_mem_kb, a.local
-    ) AS r ON n.proc IS NULL
-    WHERE n.proc IS NULL OR n.proc = any(v_booked);
+    ) AS r ON b.proc IS NULL
+    ORDER BY a.nr;
 END
 $$;
 COMMENT ON FUNCTION retally.book_procs(

@@ -1,8 +1,8 @@
 -- Counts procs of a batch into their hosts, local shares and, unless the show is managed, totals;
 -- with p_sign -1, out of them. All of them or, where anything does not fit, an error.
--- p_managed: the shows that are managed. lock_counted() comes first.
+-- p_managed: the shows that are managed. lock_hosts() and lock_totals() come first.
 -- Locks and writes: as book_proc(), one statement for all hosts, one group of totals at a time.
--- Raises RT011 to RT013.
+-- Raises RT009, RT011 to RT014; 22003 for a sum that fits no column.
 CREATE OR REPLACE FUNCTION retally.count_in(
     p_bookings retally.booking[], p_managed text[], p_sign integer
 )
@@ -13,6 +13,30 @@ DECLARE
     v_group record;
     v_short text;
 BEGIN
+    FOR v_group IN
+        SELECT
+            b.host,
+            b.job,
+            min(b.layer) AS layer,
+            p_sign * sum(b.cores)::bigint AS cores,
+            p_sign * sum(b.mem_kb)::bigint AS mem_kb,
+            p_sign * sum(b.gpus)::bigint AS gpus,
+            p_sign * sum(b.gpu_mem_kb)::bigint AS gpu_mem_kb
+        FROM unnest(p_bookings) AS b
+        WHERE b.local
+        GROUP BY b.host, b.job
+    LOOP
+        IF NOT retally.take_local_share(
+            v_group.host, v_group.job, v_group.cores, v_group.mem_kb, v_group.gpus,
+            v_group.gpu_mem_kb
+        ) THEN
+            PERFORM retally.refuse(
+                v_group.host, v_group.job, v_group.layer, NULL, v_group.cores, v_group.mem_kb,
+                v_group.gpus, v_group.gpu_mem_kb, TRUE
+            );
+        END IF;
+    END LOOP;
+
     WITH asked AS (
         SELECT
             b.host,
@@ -48,7 +72,7 @@ BEGIN
 
     SELECT h.str_name || ' has ' || retally.shortage(
         h.int_cores_idle, h.int_mem_idle, h.int_gpus_idle, h.int_gpu_mem_idle,
-        a.cores::bigint, a.mem_kb::bigint, a.gpus::bigint, a.gpu_mem_kb::bigint
+        a.cores, a.mem_kb, a.gpus, a.gpu_mem_kb
     )
     INTO v_short
     FROM asked AS a
@@ -70,35 +94,13 @@ BEGIN
             p_sign * sum(b.cores)::bigint AS cores,
             p_sign * sum(b.gpus)::bigint AS gpus
         FROM unnest(p_bookings) AS b
-        WHERE NOT coalesce(b.show = any(p_managed), FALSE)
+        WHERE NOT b.show = any(p_managed)
         GROUP BY b.show, b.alloc, b.layer, b.job, b.local
     LOOP
         PERFORM retally.add_to_totals(
             v_group.show, v_group.alloc, v_group.layer, v_group.job, v_group.cores, v_group.gpus,
             v_group.local
         );
-    END LOOP;
-
-    FOR v_group IN
-        SELECT
-            b.host,
-            b.job,
-            p_sign * sum(b.cores)::bigint AS cores,
-            p_sign * sum(b.mem_kb)::bigint AS mem_kb,
-            p_sign * sum(b.gpus)::bigint AS gpus,
-            p_sign * sum(b.gpu_mem_kb)::bigint AS gpu_mem_kb
-        FROM unnest(p_bookings) AS b
-        WHERE b.local
-        GROUP BY b.host, b.job
-    LOOP
-        IF NOT retally.take_local_share(
-            v_group.host, v_group.job, v_group.cores, v_group.mem_kb, v_group.gpus,
-            v_group.gpu_mem_kb
-        ) THEN
-            RAISE EXCEPTION 'job "%" has too small a local share of host "%"',
-                v_group.job, v_group.host
-                USING ERRCODE = 'RT011', HINT = 'Wait for a release, or raise the local share.';
-        END IF;
     END LOOP;
 END
 $$;

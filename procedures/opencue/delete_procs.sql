@@ -1,5 +1,5 @@
--- Deletes those of the procs that are of these shows ('' for a proc without one), and answers with
--- what their rows said. nr is null.
+-- Deletes those of the procs that are of these shows ('' is none), and answers with what their rows
+-- said: nr and alloc are null, show is '' for a proc without one.
 -- Locks: the procs, in key order. Writes: proc.
 CREATE OR REPLACE FUNCTION retally.delete_procs(p_procs text[], p_show_ids text[])
 RETURNS SETOF retally.booking
@@ -27,8 +27,8 @@ BEGIN
     SELECT
         NULL::integer,
         g.pk_proc::text,
-        g.pk_show::text,
-        h.pk_alloc::text,
+        coalesce(g.pk_show::text, ''),
+        NULL::text,
         g.pk_host::text,
         g.pk_job::text,
         g.pk_layer::text,
@@ -38,8 +38,7 @@ BEGIN
         g.int_gpus_reserved::bigint,
         g.int_gpu_mem_reserved,
         g.b_local
-    FROM gone AS g
-    INNER JOIN public.host AS h ON g.pk_host::text = h.pk_host::text;
+    FROM gone AS g;
 END
 $$;
 COMMENT ON FUNCTION retally.delete_procs(text[], text[]) IS

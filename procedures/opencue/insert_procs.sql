@@ -34,21 +34,27 @@ BEGIN
         WHERE b.show IS NOT NULL
         ORDER BY b.frame, b.nr
         ON CONFLICT DO NOTHING
-        RETURNING p.pk_proc, p.pk_host
+        RETURNING p.pk_proc
     ),
 
     spot AS MATERIALIZED (
         SELECT h.pk_host
         FROM public.host AS h
-        WHERE h.pk_host::text IN (SELECT n.pk_host::text FROM new AS n)
+        WHERE
+            h.pk_host::text IN (
+                SELECT b.host FROM unnest(p_bookings) AS b
+                WHERE b.show IS NOT NULL
+            )
+            -- the hosts after the procs
+            AND (SELECT count(*) FROM new) >= 0
         ORDER BY h.pk_host
         FOR NO KEY UPDATE OF h
     )
 
-    SELECT array_agg(n.pk_proc::text)
+    SELECT i.procs
     INTO v_in
-    FROM new AS n
-    INNER JOIN spot AS s ON n.pk_host::text = s.pk_host::text;
+    FROM (SELECT array_agg(n.pk_proc::text) AS procs FROM new AS n) AS i
+    CROSS JOIN (SELECT count(*) AS locked FROM spot) AS s;
     RETURN coalesce(v_in, '{}');
 END
 $$;

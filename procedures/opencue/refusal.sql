@@ -14,7 +14,7 @@ DECLARE
     v_proc record;
 BEGIN
     IF p_local IS NULL
-        OR NOT coalesce(least(p_cores - 1, p_mem_kb, p_gpus, p_gpu_mem_kb) >= 0, FALSE)
+        OR NOT coalesce(p_cores > 0 AND least(p_mem_kb, p_gpus, p_gpu_mem_kb) >= 0, FALSE)
         OR num_nulls(p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb) > 0
     THEN
         problem := 'RT008';

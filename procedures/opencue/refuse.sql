@@ -17,10 +17,14 @@ BEGIN
         p_host, p_job, p_layer, p_frame, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
     ) AS r;
     RAISE EXCEPTION '%', coalesce(
-        v_found.message, format('frame "%s" or host "%s" was taken a moment ago', p_frame, p_host)
+        v_found.message,
+        CASE
+            WHEN p_frame IS NULL THEN format('host "%s" was full a moment ago', p_host)
+            ELSE format('frame "%s" was booked a moment ago', p_frame)
+        END
     )
         USING ERRCODE = coalesce(v_found.problem, 'RT014'),
-            HINT = coalesce(v_found.hint, 'It is free again: try again.');
+            HINT = coalesce(v_found.hint, 'That is over: try again.');
 END
 $$;
 COMMENT ON FUNCTION retally.refuse(

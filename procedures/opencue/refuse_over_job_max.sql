@@ -8,7 +8,6 @@ LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
     v_row record;
-    v_cores boolean;
 BEGIN
     SELECT
         j.str_name,
@@ -23,13 +22,24 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    v_cores := v_row.int_cores + p_cores > v_row.int_max_cores;
-    RAISE EXCEPTION 'job "%": % % more would pass its maximum of %, % are in use',
+    RAISE EXCEPTION 'job "%": %',
         v_row.str_name,
-        CASE WHEN v_cores THEN p_cores ELSE p_gpus END,
-        CASE WHEN v_cores THEN 'core units' ELSE 'GPUs' END,
-        CASE WHEN v_cores THEN v_row.int_max_cores ELSE v_row.int_max_gpus END,
-        CASE WHEN v_cores THEN v_row.int_cores ELSE v_row.int_gpus END
+        CASE
+            WHEN v_row.int_cores + p_cores > v_row.int_max_cores
+                THEN format(
+                    '%s core units more would pass its maximum of %s, %s are in use',
+                    p_cores, v_row.int_max_cores, v_row.int_cores
+                )
+            WHEN p_gpus > 0
+                THEN format(
+                    '%s GPUs more would pass its maximum of %s, %s are in use',
+                    p_gpus, v_row.int_max_gpus, v_row.int_gpus
+                )
+            ELSE format(
+                'it is above its maximum of %s GPUs, %s are in use',
+                v_row.int_max_gpus, v_row.int_gpus
+            )
+        END
         USING ERRCODE = 'RT012', HINT = 'Wait for a release, or raise the job''s maximum.';
 END
 $$;

@@ -11,9 +11,8 @@ SET jit = off
 AS $$
 DECLARE
     v_shows text[];
-    v_managed text[];
-    v_gone retally.booking[];
-    v_all retally.booking[] := '{}';
+    v_managed text[] := '{}';
+    v_gone retally.booking[] := '{}';
 BEGIN
     LOOP
         v_shows := ARRAY(
@@ -22,20 +21,20 @@ BEGIN
             WHERE p.pk_proc::text IN (SELECT a.proc FROM unnest(p_procs) AS a (proc))
         );
         EXIT WHEN cardinality(v_shows) = 0;
-        v_managed := retally.pin_flags(v_shows);
-        v_gone := ARRAY(SELECT d FROM retally.delete_procs(p_procs, v_shows) AS d);
-        PERFORM retally.lock_counted(v_gone, v_managed);
-        PERFORM retally.count_in(v_gone, v_managed, -1);
-        PERFORM retally.notify_release(
-            g.show, g.alloc, g.layer, g.job, sum(g.cores)::bigint, sum(g.gpus)::bigint
-        )
-        FROM unnest(v_gone) AS g
-        CROSS JOIN retally.setting AS s
-        WHERE s.notify_releases AND g.show = any(v_managed) AND NOT g.local
-        GROUP BY g.show, g.alloc, g.layer, g.job;
-        -- a proc that a redirect has moved to another show meanwhile is looked at again
-        v_all := v_all || v_gone;
+        v_managed := v_managed || retally.pin_flags(v_shows);
+        -- a proc that a redirect moves to another show meanwhile is looked at again
+        v_gone := v_gone || ARRAY(SELECT d FROM retally.delete_procs(p_procs, v_shows) AS d);
     END LOOP;
+    v_gone := ARRAY(SELECT h FROM retally.lock_hosts(v_gone) AS h);
+    PERFORM retally.lock_totals(v_gone, v_managed);
+    PERFORM retally.count_in(v_gone, v_managed, -1);
+    PERFORM retally.notify_release(
+        g.show, g.alloc, g.layer, g.job, sum(g.cores)::bigint, sum(g.gpus)::bigint
+    )
+    FROM unnest(v_gone) AS g
+    CROSS JOIN retally.setting AS s
+    WHERE s.notify_releases AND g.show = any(v_managed) AND NOT g.local
+    GROUP BY g.show, g.alloc, g.layer, g.job;
 
     RETURN QUERY
     SELECT
@@ -43,7 +42,7 @@ BEGIN
         a.proc,
         g.proc IS NOT NULL AND row_number() OVER (PARTITION BY a.proc ORDER BY a.nr) = 1
     FROM unnest(p_procs) WITH ORDINALITY AS a (proc, nr)
-    LEFT JOIN unnest(v_all) AS g ON a.proc = g.proc
+    LEFT JOIN unnest(v_gone) AS g ON a.proc = g.proc
     ORDER BY a.nr;
 END
 $$;

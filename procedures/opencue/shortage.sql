@@ -3,7 +3,7 @@
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.shortage(
     p_cores_idle bigint, p_mem_idle bigint, p_gpus_idle bigint, p_gpu_mem_idle bigint,
-    p_cores bigint, p_mem_kb bigint, p_gpus bigint, p_gpu_mem_kb bigint
+    p_cores numeric, p_mem_kb numeric, p_gpus numeric, p_gpu_mem_kb numeric
 )
 RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -20,5 +20,5 @@ AS $$
     END
 $$;
 COMMENT ON FUNCTION retally.shortage(
-    bigint, bigint, bigint, bigint, bigint, bigint, bigint, bigint
+    bigint, bigint, bigint, bigint, numeric, numeric, numeric, numeric
 ) IS 'Which of the amounts asked for is more than what is idle, in words.';

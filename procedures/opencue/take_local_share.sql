@@ -7,6 +7,8 @@ CREATE OR REPLACE FUNCTION retally.take_local_share(
 )
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE
+-- the farm's triggers call their helpers unqualified
+SET search_path = public, pg_temp
 AS $$
 BEGIN
     UPDATE public.host_local AS s

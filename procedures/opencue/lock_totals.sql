@@ -1,21 +1,15 @@
--- Locks all that a batch will count procs into, in the order of a single booking and by key within
--- each table, so that batches and single bookings never wait for each other in a circle: hosts,
--- the five totals unless the show is managed, shares of local work.
--- p_bookings: host, show, alloc, layer and job of each. p_managed: the shows that are managed.
+-- Locks what a batch will count procs into beside the hosts: the five totals, unless the show is
+-- managed, and the shares of local work. In the order of a single booking, and by key within each
+-- table, so that batches and single bookings never wait for each other in a circle.
+-- p_bookings: as of lock_hosts(), which comes first. p_managed: the shows that are managed.
 -- Locks: these rows. Writes nothing.
-CREATE OR REPLACE FUNCTION retally.lock_counted(p_bookings retally.booking[], p_managed text[])
+CREATE OR REPLACE FUNCTION retally.lock_totals(p_bookings retally.booking[], p_managed text[])
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
     v_row record;
 BEGIN
-    PERFORM
-    FROM public.host AS h
-    WHERE h.pk_host::text IN (SELECT b.host FROM unnest(p_bookings) AS b)
-    ORDER BY h.pk_host
-    FOR NO KEY UPDATE OF h;
-
     FOR v_row IN
         SELECT
             b.show,
@@ -49,5 +43,5 @@ BEGIN
     FOR NO KEY UPDATE OF s;
 END
 $$;
-COMMENT ON FUNCTION retally.lock_counted(retally.booking[], text[]) IS
-'Locks all that a batch will count procs into, in the order of a single booking.';
+COMMENT ON FUNCTION retally.lock_totals(retally.booking[], text[]) IS
+'Locks the totals and local shares that a batch will count procs into.';

@@ -1,0 +1,102 @@
+"""The calls of test_routines.py for the routines of the flag and of the dispatch path.
+
+Placeholders and the show are those described there; proc p1 is made by each call that needs one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ARGS = "'{host}', '{job}', '{layer}', NULL, 100, 10, 0, 0, false"
+_ARRAYS = (
+    "ARRAY['{host}', '{host}'], ARRAY['{job}', 'gone'], ARRAY['{layer}', '{layer}'],"
+    " ARRAY[NULL, NULL], ARRAY[100, 100], ARRAY[10, 10]"
+)
+# one entry as a retally.booking
+_ONE = (
+    "ARRAY[(1, 'p1', '{show}', '{alloc}', '{host}', '{job}', '{layer}', NULL, 100, 10, 1, 0,"
+    " false)::retally.booking]"
+)
+
+DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
+    "flag_lock": (
+        "SELECT retally.flag_lock('a') = retally.flag_lock('a'),"
+        " retally.flag_lock('a') = retally.flag_lock('b')",
+        [(True, False)],
+    ),
+    "is_managed": ("SELECT retally.is_managed('{show}')", [(False,)]),
+    "overridden": (
+        "SELECT retally.overridden(asked, override) FROM (VALUES (true, 'none'), (false, 'all'),"
+        " (true, 'per-show'), (false, 'per-show')) AS t (asked, override)",
+        [(False,), (True,), (True,), (False,)],
+    ),
+    "pin_flag": ("SELECT retally.pin_flag('{show}')", [(False,)]),
+    "pin_flags": ("SELECT retally.pin_flags(ARRAY['{show}', 'other'])", [([],)]),
+    "hold_flag": ("SELECT retally.hold_flag('{show}')", [("",)]),
+    "flip": ("SELECT * FROM retally.flip('{show}', true)", [(5, 5, 0, 0, 1538, 17, [])]),
+    "set_override": ("CALL retally.set_override('all')", [(1, 0, [])]),
+    "book_proc": (f"SELECT retally.book_proc({_ARGS}) ~ '^[0-9a-f-]{{{{36}}}}$'", [(True,)]),
+    "book_procs": (
+        f"SELECT nr, proc IS NOT NULL, problem, message FROM retally.book_procs({_ARRAYS})",
+        [(1, True, None, None), (2, False, "RT009", 'there is no job "gone"')],
+    ),
+    "asked_for": (
+        f"SELECT nr, show, alloc, cores, gpus, local"
+        f" FROM retally.asked_for({_ARRAYS}, NULL, NULL, NULL)",
+        [(1, "{show}", None, 100, 0, False), (2, None, None, 100, 0, False)],
+    ),
+    "insert_procs": (f"SELECT retally.insert_procs({_ONE})", [(["p1"],)]),
+    "lock_hosts": (
+        f"SELECT nr, alloc, host, cores FROM retally.lock_hosts({_ONE})",
+        [(1, "{alloc}", "{host}", 100)],
+    ),
+    "lock_totals": (f"SELECT retally.lock_totals({_ONE}, '{{{{}}}}')", [("",)]),
+    "count_in": (f"SELECT retally.count_in({_ONE}, ARRAY['{{show}}'], 1)", [("",)]),
+    "release_proc": ("SELECT retally.release_proc('gone')", [(False,)]),
+    "release_procs": (
+        "SELECT r.nr, r.released FROM public.proc AS p,"
+        " retally.release_procs(ARRAY[p.pk_proc, 'gone', p.pk_proc]) AS r",
+        [(1, True), (2, False), (3, False)],
+    ),
+    "delete_procs": (
+        "SELECT d.show, d.alloc, d.host, d.cores, d.mem_kb, d.gpus FROM public.proc AS p,"
+        " retally.delete_procs(ARRAY[p.pk_proc, 'gone'], ARRAY['{show}']) AS d",
+        [("{show}", None, "{host}", 300, 1000, 2)],
+    ),
+    "add_to_totals": (
+        "SELECT retally.add_to_totals('{show}', '{alloc}', '{layer}', '{job}', 5, 1, false)",
+        [("",)],
+    ),
+    "take_local_share": (
+        "SELECT retally.take_local_share('{host}', '{job}', c, c, 0, 0)"
+        " FROM unnest(ARRAY[5, -5]) AS c",
+        [(False,), (True,)],
+    ),
+    "refusal": (
+        f"SELECT problem FROM retally.refusal({_ARGS.replace('100', '0')}) UNION ALL"
+        f" SELECT problem FROM retally.refusal({_ARGS})",
+        [("RT008",), (None,)],
+    ),
+    "refuse": (
+        f"SELECT retally.refuse({_ARGS.replace('{layer}', 'gone')})",
+        [("RT009",)],
+    ),
+    "refuse_over_burst": (
+        "SELECT retally.refuse_over_burst('{show}', '{alloc}', 5)",
+        [("RT012",)],
+    ),
+    "refuse_over_job_max": ("SELECT retally.refuse_over_job_max('{job}', 5, 0)", [("RT012",)]),
+    "shortage": (
+        "SELECT retally.shortage(1, 1, 1, 1, 2, 1, 1, 1) UNION ALL"
+        " SELECT retally.shortage(1, 1, 1, 1, 1, 1, 1, 1)",
+        [("1 core units idle, not 2",), (None,)],
+    ),
+    "notify_release": (
+        "SELECT retally.notify_release('{show}', '{alloc}', '{layer}', '{job}', 250, 1)",
+        [(None,)],
+    ),
+    "host_drift": (
+        "SELECT * FROM retally.host_drift() WHERE slot = 'cores'",
+        [("{host}", "{host}", "cores", 100_000, 99_700)],
+    ),
+}
