@@ -97,23 +97,25 @@ BEGIN
     RETURN QUERY
     SELECT
         a.nr,
-        b.proc,
-        CASE
-            WHEN b.proc IS NULL THEN coalesce(v_problems[a.nr], r.problem, 'RT014')
-        END,
-        CASE
-            WHEN b.proc IS NULL
-                THEN coalesce(v_messages[a.nr], r.message, 'the frame was taken a moment ago')
-        END,
-        CASE
-            WHEN b.proc IS NULL THEN coalesce(v_hints[a.nr], r.hint, 'It is free again: try again.')
-        END
+        a.proc,
+        NULL::text,
+        NULL::text,
+        NULL::text
     FROM unnest(v_asked) AS a
-    LEFT JOIN unnest(v_booked) AS b (proc) ON a.proc = b.proc
-    LEFT JOIN LATERAL retally.refusal(
+    WHERE a.proc = any(v_booked)
+    UNION ALL
+    SELECT
+        a.nr,
+        NULL::text,
+        coalesce(v_problems[a.nr], r.problem, 'RT014'),
+        coalesce(v_messages[a.nr], r.message, format('frame "%s" was booked a moment ago', a.frame)),
+        coalesce(v_hints[a.nr], r.hint, 'That is over: try again.')
+    FROM unnest(v_asked) AS a
+    CROSS JOIN LATERAL retally.refusal(
         a.host, a.job, a.layer, a.frame, a.cores, a.mem_kb, a.gpus, a.gpu_mem_kb, a.local
-    ) AS r ON b.proc IS NULL
-    ORDER BY a.nr;
+    ) AS r
+    WHERE NOT a.proc = any(v_booked)
+    ORDER BY 1;
 END
 $$;
 COMMENT ON FUNCTION retally.book_procs(
