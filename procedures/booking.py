@@ -27,7 +27,6 @@ class Booking:
 
     ``core_units``: 1/100 core, above 0; ``mem_kb`` and ``gpu_mem_kb``: kB; ``gpus``: whole GPUs.
     ``frame`` None books without one. ``local``: on the user's own host, from the job's share of it.
-    Raises InvalidBookingError for a number that no column can hold.
     """
 
     host: str
@@ -39,13 +38,6 @@ class Booking:
     gpus: int = 0
     gpu_mem_kb: int = 0
     local: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what could not even be sent; in a batch it would fail all the others."""
-        for name, bits in (("core_units", 63), ("mem_kb", 63), ("gpus", 31), ("gpu_mem_kb", 63)):
-            value = getattr(self, name)
-            if not -(2**bits) <= value < 2**bits:
-                raise InvalidBookingError(f"{name} is {value}", f"{bits} bits is what it has")
 
 
 @dataclass(frozen=True)
@@ -59,6 +51,13 @@ class Answer:
     proc: str | None
     error: RetallyError | None = None
 
+
+_LIMITS = (
+    ("core_units", "core units", 2**63),
+    ("mem_kb", "kB", 2**63),
+    ("gpus", "GPUs", 2**31),
+    ("gpu_mem_kb", "kB of GPU memory", 2**63),
+)
 
 _BOOK = """
 SELECT retally.book_proc(
@@ -79,6 +78,8 @@ ORDER BY b.nr
 
 def book(conn: psycopg.Connection, booking: Booking) -> str:
     """Book a proc; answers with its id. Raises BookingRefusedError."""
+    if error := _unsendable(booking):
+        raise error
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute(_BOOK, _fields(booking)).fetchone()
     assert row is not None  # noqa: S101 - a scalar function has always one row
@@ -97,14 +98,12 @@ def book_many(conn: psycopg.Connection, bookings: Sequence[Booking]) -> list[Ans
 
     A booking that is refused does not hinder the others; its error is in its answer.
     """
-    columns = [list(column) for column in zip(*map(_fields, bookings), strict=True)]
-    if not columns:
-        return []
-    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
-        rows = cursor.execute(_BOOK_MANY, columns).fetchall()
+    unsendable = {nr: error for nr, each in enumerate(bookings) if (error := _unsendable(each))}
+    sent = [each for nr, each in enumerate(bookings) if nr not in unsendable]
+    answers = iter(_book_many(conn, sent)) if sent else iter(())
     return [
-        Answer(booking, proc, _error(problem, message, hint))
-        for booking, (_, proc, problem, message, hint) in zip(bookings, rows, strict=True)
+        Answer(each, None, unsendable[nr]) if nr in unsendable else next(answers)
+        for nr, each in enumerate(bookings)
     ]
 
 
@@ -116,6 +115,27 @@ def release_many(conn: psycopg.Connection, procs: Sequence[str]) -> list[bool]:
     query = "SELECT r.released FROM retally.release_procs(%s::text[]) AS r ORDER BY r.nr"
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
         return [row[0] for row in cursor.execute(query, (list(procs),)).fetchall()]
+
+
+def _book_many(conn: psycopg.Connection, bookings: Sequence[Booking]) -> list[Answer]:
+    columns = [list(column) for column in zip(*map(_fields, bookings), strict=True)]
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(_BOOK_MANY, columns).fetchall()
+    return [
+        Answer(booking, proc, _error(problem, message, hint))
+        for booking, (_, proc, problem, message, hint) in zip(bookings, rows, strict=True)
+    ]
+
+
+def _unsendable(booking: Booking) -> InvalidBookingError | None:
+    """What no parameter can hold could not even be sent, and would fail its whole batch."""
+    for name, unit, limit in _LIMITS:
+        value = getattr(booking, name)
+        if value is not None and not -limit <= value < limit:
+            return InvalidBookingError(
+                f"nothing can be booked with {value} {unit}", f"{limit - 1} is the most"
+            )
+    return None
 
 
 def _fields(booking: Booking) -> tuple[object, ...]:

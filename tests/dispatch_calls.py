@@ -17,6 +17,7 @@ _ONE = (
     "ARRAY[(1, 'p1', '{show}', '{alloc}', '{host}', '{job}', '{layer}', NULL, 100, 10, 1, 0,"
     " false)::retally.booking]"
 )
+_TOO_BIG = _ONE.replace("(1,", "(2,").replace("100", "1000000")
 
 DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "flag_lock": (
@@ -81,11 +82,32 @@ DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         f"SELECT retally.refuse({_ARGS.replace('{layer}', 'gone')})",
         [("RT009",)],
     ),
-    "refuse_over_burst": (
-        "SELECT retally.refuse_over_burst('{show}', '{alloc}', 5)",
+    "refuse_with": (
+        "SELECT retally.refuse_with('RT012', 'full', 'wait')",
         [("RT012",)],
     ),
-    "refuse_over_job_max": ("SELECT retally.refuse_over_job_max('{job}', 5, 0)", [("RT012",)]),
+    "over_burst": (
+        "SELECT problem, message FROM retally.over_burst('{show}', '{alloc}', 5)",
+        [
+            (
+                "RT012",
+                'subscription of show "comet" to "{alloc}": 5 core units more would pass its burst'
+                " of 1000000, -7 are in use",
+            )
+        ],
+    ),
+    "over_job_max": (
+        "SELECT problem, message FROM retally.over_job_max('{job}', 5, 1)",
+        [("RT012", 'job "{job}": 1 GPUs more would pass its maximum of 1000000, -1 are in use')],
+    ),
+    "first_come": (
+        f"SELECT * FROM retally.first_come({_ONE} || {_TOO_BIG}, '{{{{}}}}')",
+        [(1, None), (2, "host")],
+    ),
+    "why_not": (
+        f"SELECT problem FROM retally.why_not(({_ONE})[1], '{{alloc}}', 'subscription')",
+        [("RT012",)],
+    ),
     "shortage": (
         "SELECT retally.shortage(1, 1, 1, 1, 2, 1, 1, 1) UNION ALL"
         " SELECT retally.shortage(1, 1, 1, 1, 1, 1, 1, 1)",

@@ -21,7 +21,8 @@ BEGIN
             AND s.pk_alloc::text = p_alloc
             AND (p_cores < 0 OR s.int_cores + p_cores <= s.int_burst);
         IF NOT FOUND AND p_cores > 0 THEN
-            PERFORM retally.refuse_over_burst(p_show, p_alloc, p_cores);
+            PERFORM retally.refuse_with(o.problem, o.message, o.hint)
+            FROM retally.over_burst(p_show, p_alloc, p_cores) AS o;
         END IF;
     END IF;
 
@@ -49,7 +50,8 @@ BEGIN
             )
         );
     IF NOT FOUND AND p_cores > 0 THEN
-        PERFORM retally.refuse_over_job_max(p_job, p_cores, p_gpus);
+        PERFORM retally.refuse_with(o.problem, o.message, o.hint)
+        FROM retally.over_job_max(p_job, p_cores, p_gpus) AS o;
     END IF;
 
     UPDATE public.folder_resource AS r

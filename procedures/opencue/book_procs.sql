@@ -16,17 +16,13 @@ SET jit = off
 AS $$
 DECLARE
     v_asked retally.booking[];
-    v_new retally.booking[];
-    v_booking retally.booking;
     v_managed text[];
     v_in text[];
-    v_booked text[] := '{}';
-    v_message text;
-    v_hint text;
-    -- by nr, of those that did not fit
-    v_problems text[] := '{}';
-    v_messages text[] := '{}';
-    v_hints text[] := '{}';
+    v_new retally.booking[];
+    v_fit retally.booking[];
+    v_booked text[];
+    v_stopped integer[];
+    v_stopped_by text[];
 BEGIN
     LOOP
         v_asked := ARRAY(
@@ -72,26 +68,22 @@ BEGIN
         WHEN SQLSTATE 'RT009' OR SQLSTATE 'RT011' OR SQLSTATE 'RT012' OR SQLSTATE 'RT013'
             OR SQLSTATE 'RT014' OR numeric_value_out_of_range
         THEN
-            -- not all fit: one by one, in the order in which they were asked for
+            -- not all fit: those that do when each takes its turn
+            SELECT
+                coalesce(array_agg(n.proc) FILTER (WHERE f.stopped_by IS NULL), '{}'),
+                array_agg(f.nr),
+                array_agg(f.stopped_by)
+            INTO v_booked, v_stopped, v_stopped_by
+            FROM retally.first_come(v_new, v_managed) AS f
+            INNER JOIN unnest(v_new) AS n ON f.nr = n.nr;
+            v_fit := ARRAY(SELECT n FROM unnest(v_new) AS n WHERE n.proc = any(v_booked));
             DELETE FROM public.proc AS p
-            WHERE p.pk_proc::text = any(v_in);
-            FOR v_booking IN SELECT n.* FROM unnest(v_new) AS n ORDER BY n.nr LOOP
-                BEGIN
-                    IF cardinality(retally.insert_procs(ARRAY[v_booking])) = 1 THEN
-                        PERFORM retally.count_in(ARRAY[v_booking], v_managed, 1);
-                        v_booked := v_booked || v_booking.proc;
-                    END IF;
-                EXCEPTION
-                    WHEN SQLSTATE 'RT009' OR SQLSTATE 'RT011' OR SQLSTATE 'RT012'
-                        OR SQLSTATE 'RT013' OR SQLSTATE 'RT014' OR numeric_value_out_of_range
-                    THEN
-                        GET STACKED DIAGNOSTICS
-                            v_message = MESSAGE_TEXT, v_hint = PG_EXCEPTION_HINT;
-                        v_problems[v_booking.nr] := sqlstate;
-                        v_messages[v_booking.nr] := v_message;
-                        v_hints[v_booking.nr] := v_hint;
-                END;
-            END LOOP;
+            WHERE p.pk_proc::text = any(v_in) AND NOT p.pk_proc::text = any(v_booked);
+            -- a rival's frame is free now
+            PERFORM retally.insert_procs(
+                ARRAY(SELECT f FROM unnest(v_fit) AS f WHERE NOT f.proc = any(v_in))
+            );
+            PERFORM retally.count_in(v_fit, v_managed, 1);
     END;
 
     RETURN QUERY
@@ -107,13 +99,13 @@ BEGIN
     SELECT
         a.nr,
         NULL::text,
-        coalesce(v_problems[a.nr], r.problem, 'RT014'),
-        coalesce(v_messages[a.nr], r.message, format('frame "%s" was booked a moment ago', a.frame)),
-        coalesce(v_hints[a.nr], r.hint, 'That is over: try again.')
+        w.problem,
+        w.message,
+        w.hint
     FROM unnest(v_asked) AS a
-    CROSS JOIN LATERAL retally.refusal(
-        a.host, a.job, a.layer, a.frame, a.cores, a.mem_kb, a.gpus, a.gpu_mem_kb, a.local
-    ) AS r
+    LEFT JOIN unnest(v_new) AS n ON a.nr = n.nr
+    LEFT JOIN unnest(v_stopped, v_stopped_by) AS s (nr, by) ON a.nr = s.nr
+    CROSS JOIN LATERAL retally.why_not(a, n.alloc, s.by) AS w
     WHERE NOT a.proc = any(v_booked)
     ORDER BY 1;
 END

@@ -8,23 +8,21 @@ CREATE OR REPLACE FUNCTION retally.refuse(
 RETURNS void
 LANGUAGE plpgsql STABLE
 AS $$
-DECLARE
-    v_found record;
 BEGIN
-    SELECT r.*
-    INTO v_found
+    PERFORM retally.refuse_with(
+        coalesce(r.problem, 'RT014'),
+        coalesce(
+            r.message,
+            CASE
+                WHEN p_frame IS NULL THEN format('host "%s" was full a moment ago', p_host)
+                ELSE format('frame "%s" was booked a moment ago', p_frame)
+            END
+        ),
+        coalesce(r.hint, 'That is over: try again.')
+    )
     FROM retally.refusal(
         p_host, p_job, p_layer, p_frame, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
     ) AS r;
-    RAISE EXCEPTION '%', coalesce(
-        v_found.message,
-        CASE
-            WHEN p_frame IS NULL THEN format('host "%s" was full a moment ago', p_host)
-            ELSE format('frame "%s" was booked a moment ago', p_frame)
-        END
-    )
-        USING ERRCODE = coalesce(v_found.problem, 'RT014'),
-            HINT = coalesce(v_found.hint, 'That is over: try again.');
 END
 $$;
 COMMENT ON FUNCTION retally.refuse(
