@@ -25,13 +25,18 @@ class Dispatcher:
     ``dsn`` as for ``connect``. A context manager: leaving it closes the connections. Whether a
     booking writes totals is up to the show's flag, in the database; the caller need not know.
 
+    ``prepared`` saves a fifth of a booking's work, and is for a direct connection to the server,
+    or for a PgBouncer from 1.21 on with its ``max_prepared_statements`` set.
+
     Every call raises DatabaseUnreachableError when the database is away. What became of that call
     is not known then: releasing again is always right, and booking the frame again either books it
     or raises FrameBookedError, which names the proc that the lost answer was about.
     """
 
-    def __init__(self, dsn: str | None = None, *, connections: int = 4) -> None:
-        self._pool = pool(dsn, max_size=connections, timeout=_WAIT_SECONDS)
+    def __init__(
+        self, dsn: str | None = None, *, connections: int = 4, prepared: bool = False
+    ) -> None:
+        self._pool = pool(dsn, max_size=connections, timeout=_WAIT_SECONDS, prepared=prepared)
 
     def __enter__(self) -> Self:
         """Open the pool; connections are made when they are needed."""

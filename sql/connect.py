@@ -54,17 +54,19 @@ def pool(
     max_size: int,
     timeout: float,
     check: Callable[[psycopg.Connection], None] | None = None,
+    prepared: bool = False,
 ) -> ConnectionPool[psycopg.Connection]:
     """A pool of connections for a program that runs on; it still has to be opened.
 
     They are in autocommit, their transactions READ COMMITTED. ``timeout``: seconds to wait for a
     connection; ``check``, if any, is called before one is handed out. It connects only on demand,
-    so that a database that was away is found again by whoever asks next. Raises
-    DatabaseUnreachableError when ``dsn`` makes no sense.
+    so that a database that was away is found again by whoever asks next. ``prepared``: each
+    statement is prepared when it is first sent, which no transaction pooler may stand between.
+    Raises DatabaseUnreachableError when ``dsn`` makes no sense.
     """
     return ConnectionPool(
         _conninfo(dsn),
-        kwargs={"autocommit": True, **_ARGUMENTS},
+        kwargs={"autocommit": True, **_ARGUMENTS, "prepare_threshold": 0 if prepared else None},
         min_size=0,
         max_size=max_size,
         timeout=timeout,
