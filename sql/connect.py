@@ -24,6 +24,8 @@ _ARGUMENTS: dict[str, Any] = {
     "client_encoding": "utf8",
 }
 
+_ISOLATION = "default_transaction_isolation"
+
 # What the DSN leaves open: without them, a host that is gone without a word is noticed after
 # minutes or hours. They are all the client's own: a pooler refuses settings of the server.
 _TIMEOUTS = {
@@ -81,8 +83,14 @@ def pool(
 
 
 def _read_committed(conn: psycopg.Connection) -> None:
-    # The role or the database may have another default, and a recompute refuses that.
+    # The role or the database may have another default, which hides from a second sum what was
+    # booked meanwhile. The one setting is for blocks, which psycopg begins, the other for calls
+    # outside of them; a session is only touched where it has to be, for a pooler may share it.
     conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    with translated(), conn.transaction():
+        default = conn.execute("SELECT current_setting(%s)", (_ISOLATION,)).fetchone()
+        if default != ("read committed",):
+            conn.execute("SELECT set_config(%s, 'read committed', FALSE)", (_ISOLATION,))
 
 
 def _conninfo(dsn: str | None) -> str:

@@ -159,7 +159,8 @@ def typed(error: psycopg.Error) -> RetallyError:
     if state in _BY_SQLSTATE:
         return _BY_SQLSTATE[state](message, hint)
     if state == "23503" and error.diag.table_name == "proc":
-        return UnknownWorkError(message, "the frame or the host was deleted a moment ago")
+        gone = error.diag.message_detail or message
+        return UnknownWorkError(f"it was deleted a moment ago: {gone}", "book what is there")
     if state == "2BP01":
         users = "; ".join((error.diag.message_detail or "").splitlines()[:5])
         return StillUsedError(f"{message}: {users}", "drop these first, they are not retally's")
