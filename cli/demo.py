@@ -18,7 +18,7 @@ from rich.table import Table
 from retally.cli.errors import Exit
 from retally.cli.options import debug_option
 from retally.cli.output import console, cores, counted, note
-from retally.cli.traffic import book_and_release
+from retally.dispatch.simulator import Counts, Simulation, Simulator
 from retally.procedures import TOTALS, install, routines
 from retally.sql.connect import connect
 from retally.sql.embedded import EmbeddedServer
@@ -33,7 +33,16 @@ if TYPE_CHECKING:
 
 _SIZE = FarmSize(shows=4, hosts=60, jobs=60, finished_jobs=20, layers=4, procs=800)
 _LOOK_EVERY = 0.25  # seconds between two looks at the farm
-_CLIENTS = 3
+# about as many frames arrive as end, so that the farm stays as full as it is
+_SIMULATION = Simulation(
+    dispatchers=3,
+    arrivals=60.0,
+    frame_seconds=12.0,
+    hosts_down_every=4.0,
+    down_seconds=3.0,
+    moves_every=2.0,
+    caps_every=2.0,
+)
 
 _BOOKED = """
 SELECT p.pk_show::text, count(*), coalesce(sum(p.int_cores_reserved), 0)::bigint
@@ -54,6 +63,20 @@ class ShowNow:
     rows_written: int
 
 
+@dataclass(frozen=True)
+class Look:
+    """All shows at one look, what the simulator has done so far, and whether it rests by now."""
+
+    shows: list[ShowNow]
+    counts: Counts
+    resting: bool
+
+    @property
+    def rows_adrift(self) -> int:
+        """Of all shows."""
+        return sum(show.rows_adrift for show in self.shows)
+
+
 @click.command()
 @click.option(
     "--seconds",
@@ -64,9 +87,10 @@ class ShowNow:
 def demo(seconds: float | None) -> None:
     """Watch it work on a PostgreSQL of its own: nothing else is needed, nothing is left behind.
 
-    Starts an embedded server, makes a small farm, installs retally, and lets procs come and go by
-    a path that writes no total. The worker finds the totals adrift and rebuilds them; for the last
-    seconds the traffic rests, and the drift has to return to nothing.
+    Starts an embedded server, makes a small farm, installs retally, and simulates three dispatchers
+    on it, whose bookings write no total: frames arrive and end, hosts go down, jobs move, caps
+    change. The worker finds the totals adrift and rebuilds them; for the last seconds the
+    dispatchers rest, and the drift has to return to nothing.
 
     \b
     Example:
@@ -83,9 +107,13 @@ def demo(seconds: float | None) -> None:
             with connect(dsn) as conn:
                 _prepare(conn)
                 note(f"PostgreSQL {server.version}, {_SIZE.procs} procs in {_SIZE.shows} shows")
-                left = _play(conn, dsn, stop, seconds)
+                last = _play(conn, dsn, stop, seconds)
+    for kind, message in last.counts.samples.items():
+        note(f"{kind}, for example: {message}")
+    left = last.rows_adrift
     note(f"{counted(left, 'row')} adrift at the end" if left else "no drift at the end")
-    sys.exit(Exit.DRIFT if left else Exit.FINE)
+    failed = last.counts.errors or last.counts.deadlocks
+    sys.exit(Exit.DRIFT if left else Exit.ERROR if failed else Exit.FINE)
 
 
 def _prepare(conn: psycopg.Connection) -> None:
@@ -95,54 +123,62 @@ def _prepare(conn: psycopg.Connection) -> None:
         routines.set_managed(conn, show.show_id, managed=True)
 
 
-def _play(conn: psycopg.Connection, dsn: str, stop: threading.Event, seconds: float | None) -> int:
-    """Run worker and traffic until the end; answers with the rows adrift then."""
+def _play(conn: psycopg.Connection, dsn: str, stop: threading.Event, seconds: float | None) -> Look:
+    """Run worker and simulator until the end; answers with the last look."""
     settings = WorkerSettings.from_flags(
         subscription_interval=1.0, resource_interval=2.0, pool_size=2, totals=",".join(TOTALS)
     )
     rest, end = threading.Event(), threading.Event()
     until = None if seconds is None else time.monotonic() + seconds
-    with ThreadPoolExecutor(_CLIENTS + 1) as threads:
-        running = [threads.submit(Worker(dsn, settings).run, end)]
-        running += [
-            threads.submit(book_and_release, dsn, rest, pause=0.05, seed=n) for n in range(_CLIENTS)
-        ]
+    simulator = Simulator(dsn, _SIMULATION)
+
+    def look() -> Look:
+        return Look(_shows(conn), simulator.counts, rest.is_set())
+
+    with ThreadPoolExecutor(2) as threads:
+        simulated = threads.submit(simulator.run, rest)
+        rebuilt = threads.submit(Worker(dsn, settings).run, end)
         try:
-            _watch(conn, stop, rest, until, settings.resource_interval)
+            with _shown() as show:
+                _watch(look, show, stop, rest, until, settings.resource_interval)
+                # what the dispatchers had in hand is done now; the ticks have an interval to
+                # bring the drift to nothing, also after Ctrl-C: the demo is there to show it
+                simulated.result()
+                _await_exact(look, show, 2 * settings.resource_interval)
         finally:
             rest.set()
             end.set()
-        for thread in running:
-            thread.result()
-    return _adrift(_look(conn))
+        rebuilt.result()
+    return look()
 
 
 def _watch(
-    conn: psycopg.Connection,
+    look: Callable[[], Look],
+    show: Callable[[Look], None],
     stop: threading.Event,
     rest: threading.Event,
     until: float | None,
     interval: float,
 ) -> None:
-    """Show what happens; before the end, let the traffic rest for a little over an interval."""
-    with _shown() as show:
-        while not stop.is_set() and (until is None or time.monotonic() < until):
-            if until is not None and time.monotonic() > until - 1.5 * interval:
-                rest.set()
-            show(_look(conn), rest.is_set())
-            stop.wait(_LOOK_EVERY)
-        rest.set()
-        # after the last booking the ticks have an interval to bring the drift to nothing, also
-        # after Ctrl-C: it is what the demo is there to show
-        until = time.monotonic() + 2 * interval
-        while _adrift(_look(conn)) and time.monotonic() < until:
-            show(_look(conn), True)
-            time.sleep(_LOOK_EVERY)
-        show(_look(conn), True)
+    """Show what happens; before the end, let the dispatchers rest for a little over an interval."""
+    while not stop.is_set() and (until is None or time.monotonic() < until):
+        if until is not None and time.monotonic() > until - 1.5 * interval:
+            rest.set()
+        show(look())
+        stop.wait(_LOOK_EVERY)
+    rest.set()
+
+
+def _await_exact(look: Callable[[], Look], show: Callable[[Look], None], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while (now := look()).rows_adrift and time.monotonic() < until:
+        show(now)
+        time.sleep(_LOOK_EVERY)
+    show(now)
 
 
 @contextlib.contextmanager
-def _shown() -> Iterator[Callable[[list[ShowNow], bool], None]]:
+def _shown() -> Iterator[Callable[[Look], None]]:
     """What shows a look: a live table on a terminal; elsewhere a line when something changed."""
     screen = console()
     if screen.is_terminal:
@@ -150,8 +186,8 @@ def _shown() -> Iterator[Callable[[list[ShowNow], bool], None]]:
         latest: list[RenderableType] = []
         with Live(console=screen, auto_refresh=False, transient=True) as live:
 
-            def draw(shows: list[ShowNow], resting: bool) -> None:
-                latest[:] = [_table(shows, resting)]
+            def draw(now: Look) -> None:
+                latest[:] = [_table(now)]
                 live.update(latest[0], refresh=True)
 
             yield draw
@@ -160,8 +196,8 @@ def _shown() -> Iterator[Callable[[list[ShowNow], bool], None]]:
         return
     last = [""]
 
-    def tell(shows: list[ShowNow], resting: bool) -> None:
-        line = _line(shows, resting)
+    def tell(now: Look) -> None:
+        line = _line(now)
         if line != last[0]:
             click.echo(line)
         last[0] = line
@@ -169,7 +205,7 @@ def _shown() -> Iterator[Callable[[list[ShowNow], bool], None]]:
     yield tell
 
 
-def _look(conn: psycopg.Connection) -> list[ShowNow]:
+def _shows(conn: psycopg.Connection) -> list[ShowNow]:
     shows = routines.shows(conn)
     booked = {show: (procs, units) for show, procs, units in conn.execute(_BOOKED)}
     found = routines.findings(conn, [show.show_id for show in shows], TOTALS)
@@ -186,25 +222,23 @@ def _look(conn: psycopg.Connection) -> list[ShowNow]:
     ]
 
 
-def _adrift(shows: list[ShowNow]) -> int:
-    return sum(show.rows_adrift for show in shows)
-
-
-def _line(shows: list[ShowNow], resting: bool) -> str:
-    procs, units = sum(s.procs for s in shows), sum(s.units for s in shows)
-    state = "resting" if resting else "booking"
+def _line(now: Look) -> str:
+    procs, units = sum(s.procs for s in now.shows), sum(s.units for s in now.shows)
+    state = "resting" if now.resting else "booking"
     return (
-        f"{state}: {procs:,} procs, {cores(units)} cores, {counted(_adrift(shows), 'row')} adrift"
-        f" by {cores(sum(s.units_adrift for s in shows))} cores"
+        f"{state}: {procs:,} procs, {cores(units)} cores, {counted(now.rows_adrift, 'row')} adrift"
+        f" by {cores(sum(s.units_adrift for s in now.shows))} cores"
     )
 
 
-def _table(shows: list[ShowNow], resting: bool) -> RenderableType:
-    table = Table(title="procs rest" if resting else "procs come and go")
+def _table(now: Look) -> RenderableType:
+    table = Table(
+        title="procs rest" if now.resting else "procs come and go", caption=_done(now.counts)
+    )
     table.add_column("show")
     for name in ("procs", "cores booked", "rows adrift", "cores adrift", "rows last written"):
         table.add_column(name, justify="right")
-    for show in shows:
+    for show in now.shows:
         table.add_row(
             show.name,
             f"{show.procs:,}",
@@ -215,3 +249,14 @@ def _table(shows: list[ShowNow], resting: bool) -> RenderableType:
             style="yellow" if show.rows_adrift else "green",
         )
     return table
+
+
+def _done(counts: Counts) -> str:
+    happened = counts.events
+    moved = sum(number for kind, number in happened.items() if kind.startswith("job moved"))
+    return (
+        f"{counts.booked:,} booked, {counts.released:,} released,"
+        f" {sum(counts.refused.values()):,} refused\n"
+        f"{counted(happened.get('host down', 0), 'host')} went down,"
+        f" {counted(moved, 'job')} moved, {counted(happened.get('cap changed', 0), 'cap')} changed"
+    )

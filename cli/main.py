@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import click
 
+from retally.cli.bench import bench
 from retally.cli.demo import demo
 from retally.cli.drift import drift
 from retally.cli.errors import TypedErrorGroup
@@ -14,6 +15,7 @@ from retally.cli.install import install
 from retally.cli.managed import managed
 from retally.cli.output import print_anything
 from retally.cli.recompute import recompute
+from retally.cli.simulate import simulate_command
 from retally.cli.status import status
 from retally.cli.uninstall import uninstall
 from retally.cli.worker import worker
@@ -37,5 +39,17 @@ def main() -> None:
     print_anything()
 
 
-for _command in (install, uninstall, status, drift, recompute, managed, worker, demo, farm):
+for _command in (
+    install,
+    uninstall,
+    status,
+    drift,
+    recompute,
+    managed,
+    worker,
+    demo,
+    simulate_command,
+    farm,
+    bench,
+):
     main.add_command(_command)

@@ -6,7 +6,8 @@ errors of ``retally.sql.errors``.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from psycopg.rows import tuple_row
@@ -51,6 +52,9 @@ class Answer:
     proc: str | None
     error: RetallyError | None = None
 
+
+# not astuple(): it copies deeply, which costs more than sending the booking
+_fields = attrgetter(*(field.name for field in fields(Booking)))
 
 _LIMITS = (
     ("core_units", "core units", 2**63),
@@ -136,10 +140,6 @@ def _unsendable(booking: Booking) -> InvalidBookingError | None:
                 f"nothing can be booked with {value} {unit}", f"{limit - 1} is the most"
             )
     return None
-
-
-def _fields(booking: Booking) -> tuple[object, ...]:
-    return astuple(booking)
 
 
 def _error(problem: str | None, message: str, hint: str) -> RetallyError | None:

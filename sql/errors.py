@@ -107,6 +107,10 @@ class PermissionDeniedError(RetallyError):
     """The role may not do this."""
 
 
+class DeadlockError(RetallyError):
+    """PostgreSQL ended this transaction to end a circle of waits; nothing of it has happened."""
+
+
 class DatabaseError(RetallyError):
     """Anything else that the server refused."""
 
@@ -138,12 +142,17 @@ _BY_SQLSTATE: dict[str, type[RetallyError]] = {
     "RT012": OverCapError,
     "RT013": NoSubscriptionError,
     "RT014": JustTakenError,
+    "40P01": DeadlockError,
+    "42501": PermissionDeniedError,
 }
 
 _INSTALL = "run `retally install` in this database, with this version of retally"
 _REACH = "check --dsn, RETALLY_DSN or libpq's PG… variables, and that the server runs"
 _PRIMARY = "connect to the primary server: a replica takes no changes"
-_GRANT = "grant the role what docs/by-hand.md lists, or connect as another one"
+_HINTS = {
+    "40P01": "nothing has changed: send it again",
+    "42501": "grant the role what docs/by-hand.md lists, or connect as another one",
+}
 
 
 def by_sqlstate(state: str, message: str, hint: str = "") -> RetallyError:
@@ -157,15 +166,13 @@ def typed(error: psycopg.Error) -> RetallyError:
     message = " ".join((error.diag.message_primary or str(error)).split())
     hint = error.diag.message_hint or ""
     if state in _BY_SQLSTATE:
-        return _BY_SQLSTATE[state](message, hint)
+        return _BY_SQLSTATE[state](message, hint or _HINTS.get(state, ""))
     if state == "23503" and error.diag.table_name == "proc":
         gone = error.diag.message_detail or message
         return UnknownWorkError(f"it was deleted a moment ago: {gone}", "book what is there")
     if state == "2BP01":
         users = "; ".join((error.diag.message_detail or "").splitlines()[:5])
         return StillUsedError(f"{message}: {users}", "drop these first, they are not retally's")
-    if state == "42501":
-        return PermissionDeniedError(message, hint or _GRANT)
     if state == "25006":
         return DatabaseError(message, hint or _PRIMARY)
     if state in {"3F000", "42883", "42P01"} and "retally" in message:

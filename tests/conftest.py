@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     Connect = Callable[[], psycopg.Connection]
 
 _numbers = itertools.count(1)
+
+# They speak of another server, and libpq takes them for what a DSN leaves open.
+for _name in [name for name in os.environ if name.startswith("PG")]:
+    del os.environ[_name]
 
 
 @dataclass(frozen=True)

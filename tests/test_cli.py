@@ -8,6 +8,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from click import Group
 from click.testing import CliRunner, Result
 from concurrency import in_background
 from small_farm import Rows, Work, corrupt, make_work
@@ -341,8 +342,12 @@ def test_a_farm_that_lacks_columns_is_told_by_status_and_install(
 
 
 def test_every_command_has_help_with_an_example() -> None:
-    commands = [[name] for name in main.commands if name != "farm"] + [["farm", "create"]]
-    assert len(commands) == 9
+    commands = [
+        [name, *inner]
+        for name, command in main.commands.items()
+        for inner in ([[each] for each in command.commands] if isinstance(command, Group) else [[]])
+    ]
+    assert {"farm create", "bench dispatch", "simulate"} <= {" ".join(names) for names in commands}
     for command in [[], *commands]:
         result = CliRunner().invoke(main, [*command, "--help"])
         assert result.exit_code == 0
