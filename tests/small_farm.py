@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from retally.procedures.booking import Booking
 
 if TYPE_CHECKING:
     import psycopg
@@ -60,7 +62,9 @@ class Rows:
         self._insert("folder", pk_folder=key, pk_show=show, str_name=key, pk_dept=dept)
         return key
 
-    def host(self, alloc: str, cores: int = 100_000) -> str:
+    def host(
+        self, alloc: str, cores: int = 100_000, mem: int = 10**9, gpus: int = 1000, gpu_mem: int = 0
+    ) -> str:
         key = new_id("host")
         self._insert(
             "host",
@@ -70,12 +74,32 @@ class Rows:
             str_lock_state="OPEN",
             int_cores=cores,
             int_cores_idle=cores,
-            int_mem=10**9,
-            int_mem_idle=10**9,
-            int_gpus=1000,
-            int_gpus_idle=1000,
+            int_mem=mem,
+            int_mem_idle=mem,
+            int_gpus=gpus,
+            int_gpus_idle=gpus,
+            int_gpu_mem=gpu_mem,
+            int_gpu_mem_idle=gpu_mem,
         )
         return key
+
+    def local_share(
+        self, host: str, job: str, cores: int = 1000, mem: int = 10**6, gpus: int = 0
+    ) -> None:
+        """What the job may use of this host, its user's own."""
+        self._insert(
+            "host_local",
+            pk_host_local=new_id("share"),
+            pk_host=host,
+            pk_job=job,
+            str_type="JOB",
+            int_cores_max=cores,
+            int_cores_idle=cores,
+            int_mem_max=mem,
+            int_mem_idle=mem,
+            int_gpus_max=gpus,
+            int_gpus_idle=gpus,
+        )
 
     def job(self, show: str, folder: str, dept: str, state: str = "PENDING") -> str:
         key = new_id("job")
@@ -113,6 +137,17 @@ class Rows:
         )
         return key
 
+    def frame(self, layer: str) -> str:
+        """A frame of the layer, waiting."""
+        key = new_id("frame")
+        self.conn.execute(
+            "INSERT INTO public.frame (pk_frame, pk_layer, pk_job, str_name, str_state, int_number,"
+            " int_layer_order) SELECT %s, pk_layer, pk_job, %s, 'WAITING', 1, 1"
+            " FROM public.layer WHERE pk_layer = %s",
+            (key, key, layer),
+        )
+        return key
+
     def proc(
         self,
         host: str,
@@ -122,6 +157,7 @@ class Rows:
         cores: int = 100,
         gpus: int = 0,
         local: bool = False,
+        frame: str | None = None,
     ) -> str:
         key = new_id("proc")
         self._insert(
@@ -131,6 +167,7 @@ class Rows:
             pk_show=show,
             pk_job=job,
             pk_layer=layer,
+            pk_frame=frame,
             int_cores_reserved=cores,
             int_mem_reserved=1000,
             int_gpus_reserved=gpus,
@@ -179,6 +216,9 @@ def make_work(rows: Rows, name: str | None = None, burst: int = 1_000_000) -> Wo
     return Work(show, alloc, dept, folder, job, rows.layer(job), rows.host(alloc))
 
 
+#: In the order in which a booking writes them.
+TOTAL_TABLES = ("subscription", "layer_resource", "job_resource", "folder_resource", "point")
+
 #: Reads each total's row: cores, gpus, local cores, local gpus (null where there is no such slot).
 STORED = {
     "subscription": "SELECT int_cores, int_gpus, NULL, NULL FROM subscription"
@@ -217,3 +257,48 @@ def corrupt(conn: psycopg.Connection) -> None:
     """Make every row of every total wrong."""
     for statement in CORRUPT.values():
         conn.execute(statement)
+
+
+def booking(work: Work, **changes: Any) -> Booking:
+    """One core and 1000 kB for this work, without a frame, but for what the test changes."""
+    return replace(Booking(work.host, work.job, work.layer, None, 100, 1000), **changes)
+
+
+def idle(conn: psycopg.Connection, host: str) -> tuple[int, ...]:
+    """What is idle on the host: core units, kB, GPUs, kB of GPU memory."""
+    row = conn.execute(
+        "SELECT int_cores_idle, int_mem_idle, int_gpus_idle, int_gpu_mem_idle FROM host"
+        " WHERE pk_host = %s",
+        (host,),
+    ).fetchone()
+    assert row is not None
+    return tuple(row)
+
+
+def share_idle(conn: psycopg.Connection, host: str, job: str) -> tuple[int, ...]:
+    """What is idle of the job's share of its own host: core units, kB, GPUs."""
+    row = conn.execute(
+        "SELECT int_cores_idle, int_mem_idle, int_gpus_idle FROM host_local"
+        " WHERE pk_host = %s AND pk_job = %s",
+        (host, job),
+    ).fetchone()
+    assert row is not None
+    return tuple(row)
+
+
+def contents(conn: psycopg.Connection) -> dict[str, list[str]]:
+    """Every row that a booking or release may write."""
+    found = {}
+    for table in ("proc", "host", "host_local", *TOTAL_TABLES):
+        # the farm's triggers derive float_tier, from the first update on
+        query = f"SELECT (to_jsonb(t) - 'float_tier')::text FROM public.{table} AS t ORDER BY 1"
+        found[table] = [text for (text,) in conn.execute(query)]
+    return found
+
+
+def drift(conn: psycopg.Connection, *shows: str) -> list[tuple[Any, ...]]:
+    """What is wrong in any total of these shows, and in any host."""
+    found = conn.execute("SELECT * FROM retally.host_drift()").fetchall()
+    for show in shows:
+        found += conn.execute("SELECT * FROM retally.drift(%s)", (show,)).fetchall()
+    return found
