@@ -128,9 +128,12 @@ def _by_statements(
         b = next(bookings)
         counted = (b.core_units, b.gpus)
         amounts = (b.core_units, b.mem_kb, b.gpus, b.gpu_mem_kb)
-        run(_HOST, (*amounts, b.host))
-        run(_PROC, _proc(target, b))
-        if inline:
+        if not inline:
+            run(_PROC, _proc(target, b))
+            run(_HOST, (*amounts, b.host))
+        else:
+            run(_HOST, (*amounts, b.host))
+            run(_PROC, _proc(target, b))
             run(_SUBSCRIPTION, (*counted, target.show, target.alloc))
             run(_LAYER, (*counted, b.layer))
             run(_JOB, (*counted, b.job))

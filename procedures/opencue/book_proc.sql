@@ -16,62 +16,76 @@ DECLARE
     v_proc text := gen_random_uuid()::text;
     v_alloc text;
 BEGIN
-    SELECT j.pk_show::text
-    INTO v_show
-    FROM public.job AS j
-    INNER JOIN public.layer AS l ON j.pk_job::text = l.pk_job::text
-    LEFT JOIN public.frame AS f ON f.pk_frame::text = p_frame
-    WHERE
-        j.pk_job::text = p_job
-        AND l.pk_layer::text = p_layer
-        AND (p_frame IS NULL OR f.pk_layer::text = p_layer)
-        AND EXISTS (SELECT FROM public.host AS h WHERE h.pk_host::text = p_host)
-        AND p_cores > 0 AND p_mem_kb >= 0 AND p_gpus >= 0 AND p_gpu_mem_kb >= 0
-        AND p_local IS NOT NULL;
-    IF FOUND THEN
-        v_managed := retally.pin_flag(v_show);
+    -- Looked up and locked as pin_flag() does it, in one statement: this is the path that counts.
+    -- A frame's own row says whose it is; without one, the layer's does.
+    IF p_frame IS NOT NULL THEN
+        SELECT
+            j.pk_show::text,
+            pg_advisory_xact_lock_shared(retally.flag_lock(j.pk_show::text))::text
+        INTO v_show, v_alloc
+        FROM public.frame AS f
+        INNER JOIN public.job AS j ON f.pk_job::text = j.pk_job::text
+        WHERE f.pk_frame::text = p_frame AND f.pk_layer::text = p_layer AND f.pk_job::text = p_job;
+    ELSE
+        SELECT
+            j.pk_show::text,
+            pg_advisory_xact_lock_shared(retally.flag_lock(j.pk_show::text))::text
+        INTO v_show, v_alloc
+        FROM public.layer AS l
+        INNER JOIN public.job AS j ON l.pk_job::text = j.pk_job::text
+        WHERE l.pk_layer::text = p_layer AND l.pk_job::text = p_job;
+    END IF;
+    v_alloc := NULL;
+
+    IF v_show IS NOT NULL AND p_cores > 0 AND p_mem_kb >= 0 AND p_gpus >= 0 AND p_gpu_mem_kb >= 0
+        AND p_local IS NOT NULL AND current_setting('transaction_isolation') = 'read committed'
+    THEN
+        v_managed := retally.is_managed(v_show);
         -- The proc first, as Cuebot does it: who waits for another booking of the same frame has
         -- no host in hand. One statement, so that the host is ours before the foreign key's check
         -- would share a lock on it with others. idle is read again when its row was waited for.
-        WITH new AS (
-            INSERT INTO public.proc (
-                pk_proc, pk_host, pk_show, pk_job, pk_layer, pk_frame, int_cores_reserved,
-                int_mem_reserved, int_mem_pre_reserved, int_gpus_reserved, int_gpu_mem_reserved,
-                int_gpu_mem_pre_reserved, b_local
-            ) VALUES (
-                v_proc, p_host, v_show, p_job, p_layer, p_frame, p_cores,
-                p_mem_kb, p_mem_kb, p_gpus, p_gpu_mem_kb,
-                p_gpu_mem_kb, p_local
+        BEGIN
+            WITH new AS (
+                INSERT INTO public.proc (
+                    pk_proc, pk_host, pk_show, pk_job, pk_layer, pk_frame, int_cores_reserved,
+                    int_mem_reserved, int_mem_pre_reserved, int_gpus_reserved,
+                    int_gpu_mem_reserved, int_gpu_mem_pre_reserved, b_local
+                ) VALUES (
+                    v_proc, p_host, v_show, p_job, p_layer, p_frame, p_cores,
+                    p_mem_kb, p_mem_kb, p_gpus,
+                    p_gpu_mem_kb, p_gpu_mem_kb, p_local
+                )
+                RETURNING pk_proc
             )
-            ON CONFLICT DO NOTHING
-            RETURNING pk_proc
-        )
 
-        UPDATE public.host AS h
-        SET
-            int_cores_idle = h.int_cores_idle - p_cores,
-            int_mem_idle = h.int_mem_idle - p_mem_kb,
-            int_gpus_idle = h.int_gpus_idle - p_gpus,
-            int_gpu_mem_idle = h.int_gpu_mem_idle - p_gpu_mem_kb
-        WHERE
-            h.pk_host::text = p_host
-            AND (SELECT n.pk_proc FROM new AS n) IS NOT NULL
-            AND h.int_cores_idle >= p_cores
-            AND h.int_mem_idle >= p_mem_kb
-            AND h.int_gpus_idle >= p_gpus
-            AND h.int_gpu_mem_idle >= p_gpu_mem_kb
-        RETURNING h.pk_alloc::text
-        INTO v_alloc;
+            UPDATE public.host AS h
+            SET
+                int_cores_idle = h.int_cores_idle - p_cores,
+                int_mem_idle = h.int_mem_idle - p_mem_kb,
+                int_gpus_idle = h.int_gpus_idle - p_gpus,
+                int_gpu_mem_idle = h.int_gpu_mem_idle - p_gpu_mem_kb
+            WHERE
+                h.pk_host::text = p_host
+                AND (SELECT n.pk_proc FROM new AS n) IS NOT NULL
+                AND h.int_cores_idle >= p_cores
+                AND h.int_mem_idle >= p_mem_kb
+                AND h.int_gpus_idle >= p_gpus
+                AND h.int_gpu_mem_idle >= p_gpu_mem_kb
+            RETURNING h.pk_alloc::text
+            INTO v_alloc;
+            IF v_alloc IS NULL THEN
+                -- the proc goes again
+                RAISE SQLSTATE 'RT000';
+            END IF;
+        EXCEPTION
+            WHEN unique_violation OR foreign_key_violation OR SQLSTATE 'RT000' THEN
+                v_alloc := NULL;
+        END;
     END IF;
     IF v_alloc IS NULL THEN
+        PERFORM retally.pin_flag(coalesce(v_show, ''));
         PERFORM retally.refuse(
-            p_host, p_job, p_layer,
-            -- where the proc is in, it was not the frame
-            CASE
-                WHEN NOT EXISTS (SELECT FROM public.proc AS p WHERE p.pk_proc::text = v_proc)
-                    THEN p_frame
-            END,
-            p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
+            p_host, p_job, p_layer, p_frame, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
         );
     END IF;
 

@@ -13,10 +13,9 @@ BEGIN
         coalesce(r.problem, 'RT014'),
         coalesce(
             r.message,
-            CASE
-                WHEN p_frame IS NULL THEN format('host "%s" was full a moment ago', p_host)
-                ELSE format('frame "%s" was booked a moment ago', p_frame)
-            END
+            format(
+                'somebody was a moment ahead at frame "%s" or host "%s"', p_frame, p_host
+            )
         ),
         coalesce(r.hint, 'That is over: try again.')
     )
