@@ -30,8 +30,8 @@ BEGIN
         CASE
             WHEN
                 e.cores > 0 AND e.mem_kb >= 0 AND e.gpus >= 0 AND e.gpu_mem_kb >= 0
-                AND e.local IS NOT NULL AND h.pk_host IS NOT NULL AND l.pk_layer IS NOT NULL
-                AND (e.frame IS NULL OR f.pk_frame IS NOT NULL)
+                AND e.local IS NOT NULL AND h.pk_host IS NOT NULL
+                AND coalesce(f.pk_frame, l.pk_layer) IS NOT NULL
                 THEN j.pk_show::text
         END,
         NULL::text,
@@ -64,8 +64,16 @@ BEGIN
     ) AS e
     LEFT JOIN public.host AS h ON e.host = h.pk_host::text
     LEFT JOIN public.job AS j ON e.job = j.pk_job::text
-    LEFT JOIN public.layer AS l ON e.layer = l.pk_layer::text AND e.job = l.pk_job::text
-    LEFT JOIN public.frame AS f ON e.frame = f.pk_frame::text AND e.layer = f.pk_layer::text;
+    -- a frame's own row says whose it is; without one, the layer's does
+    LEFT JOIN public.frame AS f
+        ON
+            e.frame = f.pk_frame::text
+            AND e.layer = f.pk_layer::text
+            AND e.job = f.pk_job::text
+    LEFT JOIN public.layer AS l
+        ON
+            CASE WHEN e.frame IS NULL THEN e.layer END = l.pk_layer::text
+            AND e.job = l.pk_job::text;
 END
 $$;
 COMMENT ON FUNCTION retally.asked_for(

@@ -18,6 +18,7 @@ DECLARE
     v_asked retally.booking[];
     v_managed text[];
     v_in text[];
+    v_all_in boolean;
     v_new retally.booking[];
     v_fit retally.booking[];
     v_booked text[];
@@ -44,24 +45,40 @@ BEGIN
                 NULL;
         END;
     END LOOP;
-    -- rivals in the batch for a frame that is in; their turn comes if the first does not fit
-    v_new := ARRAY(
-        SELECT h
-        FROM retally.lock_hosts(ARRAY(
+    v_all_in := cardinality(v_in) = cardinality(v_asked);
+    v_new := v_asked;
+    IF NOT v_all_in THEN
+        -- rivals in the batch for a frame that is in; their turn comes if the first does not fit
+        v_new := ARRAY(
             SELECT a
             FROM unnest(v_asked) AS a
             WHERE
                 a.show IS NOT NULL
                 AND (
-                    a.proc = any(v_in)
-                    OR a.frame IN (SELECT f.frame FROM unnest(v_asked) AS f WHERE f.proc = any(v_in))
+                    a.proc IN (SELECT i.proc FROM unnest(v_in) AS i (proc))
+                    OR a.frame IN (
+                        SELECT f.frame
+                        FROM unnest(v_asked) AS f
+                        INNER JOIN unnest(v_in) AS i (proc) ON f.proc = i.proc
+                    )
                 )
-        )) AS h
-    );
-    PERFORM retally.lock_totals(v_new, v_managed);
+        );
+    END IF;
+    IF EXISTS (SELECT FROM unnest(v_new) AS n WHERE n.local OR NOT n.show = any(v_managed)) THEN
+        v_new := ARRAY(SELECT h FROM retally.lock_hosts(v_new) AS h);
+        PERFORM retally.lock_totals(v_new, v_managed);
+    END IF;
     BEGIN
         PERFORM retally.count_in(
-            ARRAY(SELECT n FROM unnest(v_new) AS n WHERE n.proc = any(v_in)), v_managed, 1
+            CASE
+                WHEN v_all_in THEN v_new
+                ELSE
+                    ARRAY(
+                        SELECT n FROM unnest(v_new) AS n
+                        INNER JOIN unnest(v_in) AS i (proc) ON n.proc = i.proc
+                    )
+            END,
+            v_managed, 1
         );
         v_booked := v_in;
     EXCEPTION
@@ -76,12 +93,23 @@ BEGIN
             INTO v_booked, v_stopped, v_stopped_by
             FROM retally.first_come(v_new, v_managed) AS f
             INNER JOIN unnest(v_new) AS n ON f.nr = n.nr;
-            v_fit := ARRAY(SELECT n FROM unnest(v_new) AS n WHERE n.proc = any(v_booked));
+            v_fit := ARRAY(
+                SELECT n FROM unnest(v_new) AS n
+                INNER JOIN unnest(v_booked) AS b (proc) ON n.proc = b.proc
+            );
             DELETE FROM public.proc AS p
-            WHERE p.pk_proc::text = any(v_in) AND NOT p.pk_proc::text = any(v_booked);
+            WHERE
+                p.pk_proc::text IN (
+                    SELECT i.proc FROM unnest(v_in) AS i (proc)
+                    EXCEPT
+                    SELECT b.proc FROM unnest(v_booked) AS b (proc)
+                );
             -- a rival's frame is free now
             PERFORM retally.insert_procs(
-                ARRAY(SELECT f FROM unnest(v_fit) AS f WHERE NOT f.proc = any(v_in))
+                ARRAY(
+                    SELECT f FROM unnest(v_fit) AS f
+                    WHERE f.proc NOT IN (SELECT i.proc FROM unnest(v_in) AS i (proc))
+                )
             );
             PERFORM retally.count_in(v_fit, v_managed, 1);
     END;
@@ -94,7 +122,7 @@ BEGIN
         NULL::text,
         NULL::text
     FROM unnest(v_asked) AS a
-    WHERE a.proc = any(v_booked)
+    WHERE a.proc IN (SELECT b.proc FROM unnest(v_booked) AS b (proc))
     UNION ALL
     SELECT
         a.nr,
@@ -106,7 +134,7 @@ BEGIN
     LEFT JOIN unnest(v_new) AS n ON a.nr = n.nr
     LEFT JOIN unnest(v_stopped, v_stopped_by) AS s (nr, by) ON a.nr = s.nr
     CROSS JOIN LATERAL retally.why_not(a, n.alloc, s.by) AS w
-    WHERE NOT a.proc = any(v_booked)
+    WHERE a.proc NOT IN (SELECT b.proc FROM unnest(v_booked) AS b (proc))
     ORDER BY 1;
 END
 $$;

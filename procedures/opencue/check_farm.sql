@@ -19,7 +19,7 @@ DECLARE
         'host_local.int_gpus_idle', 'host_local.int_gpu_mem_idle',
         'job.pk_job', 'job.pk_show', 'job.pk_folder', 'job.pk_dept', 'job.str_name',
         'layer.pk_layer', 'layer.pk_job', 'layer.str_name',
-        'frame.pk_frame', 'frame.pk_layer',
+        'frame.pk_frame', 'frame.pk_layer', 'frame.pk_job',
         'proc.pk_proc', 'proc.pk_host', 'proc.pk_show', 'proc.pk_job', 'proc.pk_layer',
         'proc.pk_frame', 'proc.int_cores_reserved', 'proc.int_gpus_reserved', 'proc.b_local',
         'proc.int_mem_reserved', 'proc.int_mem_pre_reserved',
