@@ -6,17 +6,18 @@ import contextlib
 from typing import TYPE_CHECKING, Self
 
 from retally.procedures import booking as calls
-from retally.sql.connect import pool
-from retally.sql.errors import translated
+from retally.sql.connect import connect, pool
+from retally.sql.errors import RetallyError, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     import psycopg
+    from psycopg_pool import ConnectionPool
 
     from retally.procedures.booking import Answer, Booking
 
-_WAIT_SECONDS = 30.0  # for a connection of the pool
+_WAIT_SECONDS = 10.0  # for a connection of the pool
 
 
 class Dispatcher:
@@ -30,22 +31,34 @@ class Dispatcher:
 
     Every call raises DatabaseUnreachableError when the database is away. What became of that call
     is not known then: releasing again is always right, and booking the frame again either books it
-    or raises FrameBookedError, which names the proc that the lost answer was about.
+    or raises FrameBookedError, whose ``proc`` is what the lost answer was about.
     """
 
     def __init__(
         self, dsn: str | None = None, *, connections: int = 4, prepared: bool = False
     ) -> None:
-        self._pool = pool(dsn, max_size=connections, timeout=_WAIT_SECONDS, prepared=prepared)
+        self._dsn = dsn
+        self._connections = connections
+        self._prepared = prepared
+        self._pool: ConnectionPool[psycopg.Connection] | None = None
 
     def __enter__(self) -> Self:
-        """Open the pool; connections are made when they are needed."""
+        """Open the pool. Raises DatabaseUnreachableError when the database cannot be reached."""
+        connect(self._dsn).close()  # says at once, and why; the pool only that it has none
+        self._pool = pool(
+            self._dsn,
+            max_size=self._connections,
+            timeout=_WAIT_SECONDS,
+            prepared=self._prepared,
+        )
         self._pool.open()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close all connections."""
-        self._pool.close()
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
     def book(self, booking: Booking) -> str:
         """Book a proc; answers with its id (``pk_proc``).
@@ -60,17 +73,19 @@ class Dispatcher:
         with self._connection() as conn:
             return calls.release(conn, proc)
 
-    def book_many(self, bookings: Sequence[Booking]) -> list[Answer]:
+    def book_many(self, bookings: Iterable[Booking]) -> list[Answer]:
         """Book many procs in one transaction; answers in the same order, refused ones included."""
         with self._connection() as conn:
             return calls.book_many(conn, bookings)
 
-    def release_many(self, procs: Sequence[str]) -> list[bool]:
+    def release_many(self, procs: Iterable[str]) -> list[bool]:
         """End many procs in one transaction; for each, in order, whether it was there."""
         with self._connection() as conn:
             return calls.release_many(conn, procs)
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[psycopg.Connection]:
+        if self._pool is None:
+            raise RetallyError("this Dispatcher is not open", "use it inside of its `with` block")
         with translated(), self._pool.connection() as conn:
             yield conn

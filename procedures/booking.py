@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 from retally.sql.errors import InvalidBookingError, by_sqlstate, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import psycopg
 
@@ -71,7 +71,7 @@ SELECT retally.book_proc(
 """
 
 _BOOK_MANY = """
-SELECT b.nr, b.proc, b.problem, b.message, b.hint
+SELECT b.proc, b.problem, b.message, b.hint, b.holder
 FROM retally.book_procs(
     %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::integer[],
     %s::bigint[], %s::boolean[]
@@ -97,11 +97,12 @@ def release(conn: psycopg.Connection, proc: str) -> bool:
     return bool(row and row[0])
 
 
-def book_many(conn: psycopg.Connection, bookings: Sequence[Booking]) -> list[Answer]:
+def book_many(conn: psycopg.Connection, bookings: Iterable[Booking]) -> list[Answer]:
     """Book many procs in one transaction; the answers are in the order of ``bookings``.
 
     A booking that is refused does not hinder the others; its error is in its answer.
     """
+    bookings = list(bookings)
     unsendable = {nr: error for nr, each in enumerate(bookings) if (error := _unsendable(each))}
     sent = [each for nr, each in enumerate(bookings) if nr not in unsendable]
     answers = iter(_book_many(conn, sent)) if sent else iter(())
@@ -111,7 +112,7 @@ def book_many(conn: psycopg.Connection, bookings: Sequence[Booking]) -> list[Ans
     ]
 
 
-def release_many(conn: psycopg.Connection, procs: Sequence[str]) -> list[bool]:
+def release_many(conn: psycopg.Connection, procs: Iterable[str]) -> list[bool]:
     """End many procs in one transaction; for each, in order, whether it was there.
 
     A proc that is named twice was there once.
@@ -126,8 +127,8 @@ def _book_many(conn: psycopg.Connection, bookings: Sequence[Booking]) -> list[An
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(_BOOK_MANY, columns).fetchall()
     return [
-        Answer(booking, proc, _error(problem, message, hint))
-        for booking, (_, proc, problem, message, hint) in zip(bookings, rows, strict=True)
+        Answer(booking, proc, by_sqlstate(*problem) if problem[0] else None)
+        for booking, (proc, *problem) in zip(bookings, rows, strict=True)
     ]
 
 
@@ -135,12 +136,11 @@ def _unsendable(booking: Booking) -> InvalidBookingError | None:
     """What no parameter can hold could not even be sent, and would fail its whole batch."""
     for name, unit, limit in _LIMITS:
         value = getattr(booking, name)
-        if value is not None and not -limit <= value < limit:
+        if value is not None and not (isinstance(value, int) and -limit <= value < limit):
             return InvalidBookingError(
-                f"nothing can be booked with {value} {unit}", f"{limit - 1} is the most"
+                f"nothing can be booked with {value!r} {unit}",
+                f"a whole number is asked for, {limit - 1} at most",
             )
+    if not isinstance(booking.local, bool | None):
+        return InvalidBookingError(f"local is {booking.local!r}", "say True or False")
     return None
-
-
-def _error(problem: str | None, message: str, hint: str) -> RetallyError | None:
-    return None if problem is None else by_sqlstate(problem, message, hint)

@@ -68,7 +68,11 @@ class UnknownWorkError(BookingRefusedError):
 
 
 class FrameBookedError(BookingRefusedError):
-    """RT010: the frame has a proc already; the message names it."""
+    """RT010: the frame has a proc already; ``proc`` is its id."""
+
+    def __init__(self, message: str, hint: str = "", proc: str = "") -> None:
+        super().__init__(message, hint)
+        self.proc = proc
 
 
 class HostFullError(BookingRefusedError):
@@ -155,9 +159,15 @@ _HINTS = {
 }
 
 
-def by_sqlstate(state: str, message: str, hint: str = "") -> RetallyError:
-    """The error of a private SQLSTATE that a routine answered with instead of raising it."""
-    return _BY_SQLSTATE.get(state, DatabaseError)(message, hint)
+def by_sqlstate(state: str, message: str, hint: str = "", detail: str = "") -> RetallyError:
+    """The error of a private SQLSTATE, raised by a routine or answered instead of raised.
+
+    ``detail``: the proc that holds the frame, for RT010.
+    """
+    kind = _BY_SQLSTATE.get(state, DatabaseError)
+    if issubclass(kind, FrameBookedError):
+        return kind(message, hint, detail)
+    return kind(message, hint)
 
 
 def typed(error: psycopg.Error) -> RetallyError:
@@ -166,7 +176,8 @@ def typed(error: psycopg.Error) -> RetallyError:
     message = " ".join((error.diag.message_primary or str(error)).split())
     hint = error.diag.message_hint or ""
     if state in _BY_SQLSTATE:
-        return _BY_SQLSTATE[state](message, hint or _HINTS.get(state, ""))
+        hint = hint or _HINTS.get(state, "")
+        return by_sqlstate(state, message, hint, error.diag.message_detail or "")
     if state == "23503" and error.diag.table_name == "proc":
         gone = error.diag.message_detail or message
         return UnknownWorkError(f"it was deleted a moment ago: {gone}", "book what is there")

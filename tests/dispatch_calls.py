@@ -82,6 +82,7 @@ DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         f"SELECT retally.refuse({_ARGS.replace('{layer}', 'gone')})",
         [("RT009",)],
     ),
+    "require_read_committed": ("SELECT retally.require_read_committed('no')", [("",)]),
     "refuse_with": (
         "SELECT retally.refuse_with('RT012', 'full', 'wait')",
         [("RT012",)],

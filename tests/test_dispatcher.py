@@ -10,7 +10,6 @@ import psycopg
 import pytest
 from small_farm import Rows, Work, booking, drift, make_work
 
-from retally.dispatch import client
 from retally.dispatch.client import Dispatcher
 from retally.procedures import install
 from retally.sql.embedded import EmbeddedServer
@@ -19,6 +18,7 @@ from retally.sql.errors import (
     DatabaseUnreachableError,
     FrameBookedError,
     HostFullError,
+    RetallyError,
 )
 from retally.sql.farm_build import create_schema
 
@@ -149,8 +149,17 @@ def test_after_a_restart_of_the_server_each_connection_fails_once_at_most() -> N
             assert conn.execute("SELECT FROM proc").fetchall() == []
 
 
-def test_a_database_that_is_away_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_WAIT_SECONDS", 0.2)
-    nowhere = Dispatcher("host=/nowhere dbname=farm", connections=1)
-    with nowhere, pytest.raises(DatabaseUnreachableError):
-        nowhere.release("proc")
+def test_a_database_that_is_away_is_said_at_once() -> None:
+    with pytest.raises(DatabaseUnreachableError, match="/nowhere"):
+        Dispatcher("host=/nowhere dbname=farm").__enter__()
+
+
+def test_a_dispatcher_works_inside_of_its_block_only_and_may_be_entered_again(
+    farm_db: psycopg.Connection,
+) -> None:
+    dispatcher = Dispatcher(farm_db.info.dsn)
+    for _ in range(2):
+        with pytest.raises(RetallyError, match="not open"):
+            dispatcher.release("proc")
+        with dispatcher:
+            assert dispatcher.release("proc") is False

@@ -11,12 +11,7 @@ DECLARE
     v_lock bigint := hashtextextended('retally writes ' || p_scope, 0);
     v_before text;
 BEGIN
-    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-        RAISE EXCEPTION 'totals cannot be rebuilt at isolation level %',
-            current_setting('transaction_isolation')
-            USING ERRCODE = 'RT003',
-                HINT = 'Use READ COMMITTED: the second sum has to see what was booked meanwhile.';
-    END IF;
+    PERFORM retally.require_read_committed('totals cannot be rebuilt');
     IF pg_try_advisory_xact_lock(v_lock) THEN
         RETURN;
     END IF;

@@ -7,12 +7,7 @@ RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
 BEGIN
-    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-        RAISE EXCEPTION 'nothing can be booked or released at isolation level %',
-            current_setting('transaction_isolation')
-            USING ERRCODE = 'RT003',
-                HINT = 'Use READ COMMITTED: a flip of the flag just before has to be seen.';
-    END IF;
+    PERFORM retally.require_read_committed('nothing can be booked or released');
     PERFORM pg_advisory_xact_lock_shared(retally.flag_lock(p_scope));
     -- a statement of its own, begun after the lock was had: it sees the latest flip
     RETURN retally.is_managed(p_scope);

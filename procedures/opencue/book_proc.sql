@@ -78,12 +78,15 @@ BEGIN
                 RAISE SQLSTATE 'RT000';
             END IF;
         EXCEPTION
-            WHEN unique_violation OR foreign_key_violation OR SQLSTATE 'RT000' THEN
+            WHEN unique_violation OR foreign_key_violation OR not_null_violation
+                OR string_data_right_truncation OR SQLSTATE 'RT000'
+            THEN
+                -- refusal() says what it was
                 v_alloc := NULL;
         END;
     END IF;
     IF v_alloc IS NULL THEN
-        PERFORM retally.pin_flag(coalesce(v_show, ''));
+        PERFORM retally.require_read_committed('nothing can be booked or released');
         PERFORM retally.refuse(
             p_host, p_job, p_layer, p_frame, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
         );

@@ -1,6 +1,6 @@
 -- Books many procs in one transaction. One answer for each entry, by its place nr from 1: the
--- proc's id, or the problem (SQLSTATE), message and hint with which book_proc() would refuse it.
--- An entry that is refused does not hinder the others; where not all fit, earlier ones go first.
+-- proc's id, or how book_proc() would refuse it; for RT010 the holder is the proc that has the
+-- frame. A refused entry does not hinder the others; where not all fit, earlier ones go first.
 -- Arrays: as the parameters of book_proc(), one element for each proc.
 -- Locks and writes: as book_proc(), in key order. Raises RT003; RT008 for arrays that differ.
 CREATE OR REPLACE FUNCTION retally.book_procs(
@@ -8,7 +8,9 @@ CREATE OR REPLACE FUNCTION retally.book_procs(
     p_mem_kb bigint[], p_gpus integer[] DEFAULT NULL, p_gpu_mem_kb bigint[] DEFAULT NULL,
     p_local boolean[] DEFAULT NULL
 )
-RETURNS TABLE (nr integer, proc text, problem text, message text, hint text)
+RETURNS TABLE (
+    nr integer, proc text, problem text, message text, hint text, holder text
+)
 LANGUAGE plpgsql VOLATILE
 -- the arrays are small beside the farm, and each plan has to begin with them
 SET plan_cache_mode = force_generic_plan
@@ -25,6 +27,7 @@ DECLARE
     v_stopped integer[];
     v_stopped_by text[];
 BEGIN
+    PERFORM retally.require_read_committed('nothing can be booked or released');
     LOOP
         v_asked := ARRAY(
             SELECT a
@@ -120,6 +123,7 @@ BEGIN
         a.proc,
         NULL::text,
         NULL::text,
+        NULL::text,
         NULL::text
     FROM unnest(v_asked) AS a
     WHERE a.proc IN (SELECT b.proc FROM unnest(v_booked) AS b (proc))
@@ -129,7 +133,8 @@ BEGIN
         NULL::text,
         w.problem,
         w.message,
-        w.hint
+        w.hint,
+        w.holder
     FROM unnest(v_asked) AS a
     LEFT JOIN unnest(v_new) AS n ON a.nr = n.nr
     LEFT JOIN unnest(v_stopped, v_stopped_by) AS s (nr, by) ON a.nr = s.nr

@@ -1,10 +1,11 @@
 -- What speaks against this booking, looked at without a lock: the first reason as a private
--- SQLSTATE, a message that names the thing and a hint. All null when nothing does.
+-- SQLSTATE, a message that names the thing, a hint, and the proc that holds the frame (RT010).
+-- All null when nothing speaks against it.
 -- Parameters as of book_proc(). Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.refusal(
     p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint,
     p_gpus bigint, p_gpu_mem_kb bigint, p_local boolean,
-    OUT problem text, OUT message text, OUT hint text
+    OUT problem text, OUT message text, OUT hint text, OUT holder text
 )
 LANGUAGE plpgsql STABLE
 AS $$
@@ -60,6 +61,7 @@ BEGIN
     WHERE p.pk_frame::text = p_frame;
     IF FOUND THEN
         problem := 'RT010';
+        holder := v_proc.proc;
         message := format(
             'frame "%s" is booked already: proc %s on host %s', p_frame, v_proc.proc, v_proc.host
         );
@@ -107,4 +109,4 @@ END
 $$;
 COMMENT ON FUNCTION retally.refusal(
     text, text, text, text, bigint, bigint, bigint, bigint, boolean
-) IS 'What speaks against this booking: SQLSTATE, message, hint.';
+) IS 'What speaks against this booking: SQLSTATE, message, hint, holder of the frame.';

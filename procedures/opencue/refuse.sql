@@ -1,12 +1,13 @@
 -- Raises the reason that refusal() finds against this booking.
 -- Parameters as of book_proc(). Locks and writes nothing.
--- Raises RT008 to RT011; RT014 when the reason is gone by now.
+-- Raises RT008 to RT011, RT010 with the proc that holds the frame as its detail; RT014 when the
+-- reason is gone by now.
 CREATE OR REPLACE FUNCTION retally.refuse(
     p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint,
     p_gpus bigint, p_gpu_mem_kb bigint, p_local boolean
 )
 RETURNS void
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql VOLATILE
 AS $$
 BEGIN
     PERFORM retally.refuse_with(
@@ -17,7 +18,8 @@ BEGIN
                 'somebody was a moment ahead at frame "%s" or host "%s"', p_frame, p_host
             )
         ),
-        coalesce(r.hint, 'That is over: try again.')
+        coalesce(r.hint, 'That is over: try again.'),
+        r.holder
     )
     FROM retally.refusal(
         p_host, p_job, p_layer, p_frame, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local

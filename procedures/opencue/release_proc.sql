@@ -12,6 +12,8 @@ DECLARE
     v_managed boolean;
     v_gone record;
 BEGIN
+    -- before the proc is looked for: an old snapshot would say that it is gone
+    PERFORM retally.require_read_committed('nothing can be booked or released');
     LOOP
         SELECT p.pk_show::text
         INTO v_show

@@ -14,6 +14,8 @@ DECLARE
     v_managed text[] := '{}';
     v_gone retally.booking[] := '{}';
 BEGIN
+    -- before the procs are looked for: an old snapshot would say that they are gone
+    PERFORM retally.require_read_committed('nothing can be booked or released');
     LOOP
         v_shows := ARRAY(
             SELECT coalesce(p.pk_show::text, '')

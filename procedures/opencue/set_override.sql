@@ -1,8 +1,7 @@
 -- Sets the farm-wide override and flips every show that it concerns, one transaction per show.
 -- p_override: all or none, every show is managed or is not; per-show, each as set_managed() asked.
--- A show that cannot be flipped now is reported as a WARNING and in problems, stays as it is, and
--- is tried again by the next call. Result: shows flipped, shows_left behind.
--- Locks and writes as flip(), retally.setting. Commits: not inside a transaction block.
+-- A show that cannot be flipped now is in problems, a WARNING, and the next call's. Result: shows
+-- flipped, shows_left. Locks and writes as flip(), retally.setting. Commits: not inside a block.
 -- Raises 22023 for another value.
 CREATE OR REPLACE PROCEDURE retally.set_override(
     p_override text,

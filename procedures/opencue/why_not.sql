@@ -3,7 +3,7 @@
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.why_not(
     p_booking retally.booking, p_alloc text, p_stopped_by text,
-    OUT problem text, OUT message text, OUT hint text
+    OUT problem text, OUT message text, OUT hint text, OUT holder text
 )
 LANGUAGE plpgsql STABLE
 AS $$
@@ -17,8 +17,8 @@ BEGIN
         INTO problem, message, hint
         FROM retally.over_job_max(p_booking.job, p_booking.cores, p_booking.gpus) AS o;
     ELSE
-        SELECT r.problem, r.message, r.hint
-        INTO problem, message, hint
+        SELECT r.problem, r.message, r.hint, r.holder
+        INTO problem, message, hint, holder
         FROM retally.refusal(
             p_booking.host, p_booking.job, p_booking.layer,
             -- where the host stopped it, another one may have the frame by now
