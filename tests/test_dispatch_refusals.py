@@ -9,7 +9,7 @@ import pytest
 from concurrency import await_blocked, in_background
 from small_farm import Rows, Work, booking, contents, drift, make_work
 
-from retally.procedures.booking import book, book_many, release
+from retally.procedures.booking import book, book_many, release, release_many
 from retally.sql.errors import (
     FrameBookedError,
     HostFullError,
@@ -51,11 +51,15 @@ NONSENSE: list[tuple[type[RetallyError], dict[str, object], str]] = [
     (InvalidBookingError, {"local": None}, "local null"),
     (InvalidBookingError, {"core_units": 2**63}, "core units"),
     (InvalidBookingError, {"gpus": 2**31}, "GPUs"),
+    (InvalidBookingError, {"core_units": 4.5}, "4.5 core units"),
+    (InvalidBookingError, {"local": "no"}, "'no'"),
     (UnknownWorkError, {"job": "it's 5% {x}"}, "it's 5% {x}"),
     (UnknownWorkError, {"job": None}, "no job"),
     (UnknownWorkError, {"layer": "L"}, '"L"'),
     (UnknownWorkError, {"frame": "F"}, '"F"'),
     (UnknownWorkError, {"host": "H"}, '"H"'),
+    (UnknownWorkError, {"host": None}, "no host"),
+    (UnknownWorkError, {"host": "h" * 40}, "h" * 40),
     (UnknownWorkError, {"local": True}, "no local share"),
     (HostFullError, {"core_units": 100_001}, "100000 core units idle, not 100001"),
     (HostFullError, {"mem_kb": 10**9 + 1}, "1000000000 kB of memory idle"),
@@ -116,8 +120,11 @@ def test_a_frame_is_booked_once_and_the_refusal_names_its_proc(
     asked = booking(work, frame=Rows(farm_db).frame(work.layer))
     proc = book(farm_db, asked)
     before = contents(farm_db)
-    with pytest.raises(FrameBookedError, match=f"{asked.frame}.*{proc}.*{work.host}"):
+    with pytest.raises(FrameBookedError, match=f"{asked.frame}.*{proc}.*{work.host}") as caught:
         book(farm_db, asked)
+    (answer,) = book_many(farm_db, iter([asked]))
+    assert isinstance(answer.error, FrameBookedError)
+    assert caught.value.proc == answer.error.proc == proc
     assert contents(farm_db) == before
     release(farm_db, proc)
     assert book(farm_db, asked) != proc
@@ -212,15 +219,20 @@ def test_who_was_late_for_a_host_that_is_free_again_is_told_to_try_again(
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_an_isolation_level_that_hides_a_flip_is_refused(
-    farm_db: psycopg.Connection, work: Work, level: str
+    farm_db: psycopg.Connection, connect: Connect, work: Work, level: str
 ) -> None:
-    proc = book(farm_db, booking(work))
+    other = connect()
+    procs: list[str] = []
     calls: tuple[Callable[[], object], ...] = (
         lambda: book(farm_db, booking(work)),
-        lambda: release(farm_db, proc),
+        # a proc that the old snapshot does not show is not gone
+        lambda: release(farm_db, procs[-1]),
+        lambda: release_many(farm_db, procs),
     )
     for call in calls:
         farm_db.execute(f"BEGIN ISOLATION LEVEL {level}")
+        farm_db.execute("SELECT")  # takes the snapshot
+        procs.append(book(other, booking(work)))
         with pytest.raises(WrongIsolationError, match=level.lower()) as caught:
             call()
         farm_db.execute("ROLLBACK")
