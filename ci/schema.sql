@@ -33,6 +33,137 @@ CREATE TYPE retally.finding AS (
 
 COMMENT ON TYPE retally.finding IS 'What one statement found of one total of a show: the keys adrift and by how much in all.';
 
+CREATE FUNCTION retally.add_batch_to_totals(p_bookings retally.booking[], p_managed text[], p_sign integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    v_counted retally.booking[] := ARRAY(
+        SELECT b FROM unnest(p_bookings) AS b
+        WHERE NOT b.show = any(p_managed)
+    );
+    v_refused boolean;
+BEGIN
+    IF cardinality(v_counted) = 0 THEN
+        RETURN;
+    END IF;
+
+    WITH asked AS (
+        SELECT
+            b.show,
+            b.alloc,
+            p_sign * sum(b.cores) AS cores,
+            p_sign * sum(b.gpus) AS gpus
+        FROM unnest(v_counted) AS b
+        WHERE NOT b.local
+        GROUP BY b.show, b.alloc
+    ),
+
+    done AS (
+        UPDATE public.subscription AS s
+        SET int_cores = s.int_cores + a.cores, int_gpus = s.int_gpus + a.gpus
+        FROM asked AS a
+        WHERE
+            s.pk_show::text = a.show
+            AND s.pk_alloc::text = a.alloc
+            AND (p_sign < 0 OR s.int_cores + a.cores <= s.int_burst)
+        RETURNING s.pk_subscription
+    )
+
+    SELECT p_sign > 0 AND (SELECT count(*) FROM asked) > (SELECT count(*) FROM done)
+    INTO v_refused;
+    PERFORM retally.refuse_with(
+        CASE WHEN v_refused THEN 'RT012' END, 'a burst would be passed', 'Wait for a release.'
+    );
+
+    UPDATE public.layer_resource AS r
+    SET int_cores = r.int_cores + a.cores, int_gpus = r.int_gpus + a.gpus
+    FROM (
+        SELECT
+            b.layer,
+            p_sign * sum(b.cores) AS cores,
+            p_sign * sum(b.gpus) AS gpus
+        FROM unnest(v_counted) AS b
+        GROUP BY b.layer
+    ) AS a
+    WHERE r.pk_layer::text = a.layer;
+
+    WITH asked AS (
+        SELECT
+            b.job,
+            p_sign * coalesce(sum(b.cores) FILTER (WHERE NOT b.local), 0) AS cores,
+            p_sign * coalesce(sum(b.gpus) FILTER (WHERE NOT b.local), 0) AS gpus,
+            p_sign * coalesce(sum(b.cores) FILTER (WHERE b.local), 0) AS local_cores,
+            p_sign * coalesce(sum(b.gpus) FILTER (WHERE b.local), 0) AS local_gpus
+        FROM unnest(v_counted) AS b
+        GROUP BY b.job
+    ),
+
+    done AS (
+        UPDATE public.job_resource AS r
+        SET
+            int_cores = r.int_cores + a.cores,
+            int_gpus = r.int_gpus + a.gpus,
+            int_local_cores = r.int_local_cores + a.local_cores,
+            int_local_gpus = r.int_local_gpus + a.local_gpus
+        FROM asked AS a
+        WHERE
+            r.pk_job::text = a.job
+            -- a maximum of -1 refuses everything, as the farm's own trigger does
+            AND (
+                a.cores <= 0
+                OR (
+                    r.int_cores + a.cores <= r.int_max_cores
+                    AND r.int_gpus + a.gpus <= r.int_max_gpus
+                )
+            )
+        RETURNING r.pk_job
+    )
+
+    SELECT EXISTS (
+        SELECT
+        FROM asked AS a
+        INNER JOIN public.job_resource AS r ON a.job = r.pk_job::text
+        WHERE a.job NOT IN (SELECT d.pk_job::text FROM done AS d)
+    )
+    INTO v_refused;
+    PERFORM retally.refuse_with(
+        CASE WHEN v_refused THEN 'RT012' END, 'a maximum would be passed', 'Wait for a release.'
+    );
+
+    UPDATE public.folder_resource AS r
+    SET int_cores = r.int_cores + a.cores, int_gpus = r.int_gpus + a.gpus
+    FROM (
+        SELECT
+            j.pk_folder::text AS folder,
+            p_sign * sum(b.cores) AS cores,
+            p_sign * sum(b.gpus) AS gpus
+        FROM unnest(v_counted) AS b
+        INNER JOIN public.job AS j ON b.job = j.pk_job::text
+        WHERE NOT b.local
+        GROUP BY j.pk_folder
+    ) AS a
+    WHERE r.pk_folder::text = a.folder;
+
+    UPDATE public.point AS t
+    SET int_cores = t.int_cores + a.cores, int_gpus = t.int_gpus + a.gpus
+    FROM (
+        SELECT
+            j.pk_show::text AS show,
+            j.pk_dept::text AS dept,
+            p_sign * sum(b.cores) AS cores,
+            p_sign * sum(b.gpus) AS gpus
+        FROM unnest(v_counted) AS b
+        INNER JOIN public.job AS j ON b.job = j.pk_job::text
+        WHERE NOT b.local
+        GROUP BY j.pk_show, j.pk_dept
+    ) AS a
+    WHERE t.pk_show::text = a.show AND t.pk_dept::text = a.dept;
+END
+$$;
+
+COMMENT ON FUNCTION retally.add_batch_to_totals(p_bookings retally.booking[], p_managed text[], p_sign integer) IS 'What a batch adds to the totals of unmanaged shows, or takes away.';
+
 CREATE FUNCTION retally.add_to_totals(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint, p_local boolean) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
@@ -44,7 +175,7 @@ BEGIN
         WHERE
             s.pk_show::text = p_show
             AND s.pk_alloc::text = p_alloc
-            AND (p_cores < 0 OR s.int_cores + p_cores <= s.int_burst);
+            AND (p_cores <= 0 OR s.int_cores + p_cores <= s.int_burst);
         IF NOT FOUND AND p_cores > 0 THEN
             PERFORM retally.refuse_with(o.problem, o.message, o.hint)
             FROM retally.over_burst(p_show, p_alloc, p_cores) AS o;
@@ -68,7 +199,7 @@ BEGIN
     WHERE
         r.pk_job::text = p_job
         AND (
-            p_cores < 0
+            p_cores <= 0
             OR (
                 r.int_cores + p_cores <= r.int_max_cores
                 AND r.int_gpus + p_gpus <= r.int_max_gpus
@@ -111,7 +242,7 @@ BEGIN
             cardinality(p_gpus), cardinality(p_gpu_mem_kb), cardinality(p_local)
         ]) AS l (length)
     ) OR num_nulls(p_hosts, p_jobs, p_layers, p_frames, p_cores, p_mem_kb) > 0 THEN
-        RAISE EXCEPTION 'the arrays of a batch differ in length'
+        RAISE EXCEPTION 'the arrays of a batch differ in length, or one of them is null'
             USING ERRCODE = 'RT008',
                 HINT = 'Each has one element for each proc; those of GPUs, GPU memory and local'
                     || ' may be left out.';
@@ -177,6 +308,7 @@ CREATE FUNCTION retally.book_proc(p_host text, p_job text, p_layer text, p_frame
     AS $$
 DECLARE
     v_show text;
+    v_pinned text;
     v_managed boolean;
     v_proc text := gen_random_uuid()::text;
     v_alloc text;
@@ -187,73 +319,76 @@ BEGIN
         SELECT
             j.pk_show::text,
             pg_advisory_xact_lock_shared(retally.flag_lock(j.pk_show::text))::text
-        INTO v_show, v_alloc
+        INTO v_show, v_pinned
         FROM public.frame AS f
         INNER JOIN public.job AS j ON f.pk_job::text = j.pk_job::text
-        WHERE f.pk_frame::text = p_frame AND f.pk_layer::text = p_layer AND f.pk_job::text = p_job;
+        WHERE
+            f.pk_frame::text = p_frame
+            AND f.pk_layer::text = p_layer
+            AND f.pk_job::text = p_job
+            AND EXISTS (SELECT FROM public.host AS h WHERE h.pk_host::text = p_host);
     ELSE
         SELECT
             j.pk_show::text,
             pg_advisory_xact_lock_shared(retally.flag_lock(j.pk_show::text))::text
-        INTO v_show, v_alloc
+        INTO v_show, v_pinned
         FROM public.layer AS l
         INNER JOIN public.job AS j ON l.pk_job::text = j.pk_job::text
-        WHERE l.pk_layer::text = p_layer AND l.pk_job::text = p_job;
+        WHERE
+            l.pk_layer::text = p_layer
+            AND l.pk_job::text = p_job
+            AND EXISTS (SELECT FROM public.host AS h WHERE h.pk_host::text = p_host);
     END IF;
-    v_alloc := NULL;
 
     IF v_show IS NOT NULL AND p_cores > 0 AND p_mem_kb >= 0 AND p_gpus >= 0 AND p_gpu_mem_kb >= 0
-        AND p_local IS NOT NULL AND current_setting('transaction_isolation') = 'read committed'
+        AND p_local IS NOT NULL
+        AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
     THEN
         v_managed := retally.is_managed(v_show);
         -- The proc first, as Cuebot does it: who waits for another booking of the same frame has
         -- no host in hand. One statement, so that the host is ours before the foreign key's check
         -- would share a lock on it with others. idle is read again when its row was waited for.
-        BEGIN
-            WITH new AS (
-                INSERT INTO public.proc (
-                    pk_proc, pk_host, pk_show, pk_job, pk_layer, pk_frame, int_cores_reserved,
-                    int_mem_reserved, int_mem_pre_reserved, int_gpus_reserved,
-                    int_gpu_mem_reserved, int_gpu_mem_pre_reserved, b_local
-                ) VALUES (
-                    v_proc, p_host, v_show, p_job, p_layer, p_frame, p_cores,
-                    p_mem_kb, p_mem_kb, p_gpus,
-                    p_gpu_mem_kb, p_gpu_mem_kb, p_local
-                )
-                RETURNING pk_proc
+        -- No block with a handler: it would take a second transaction id for each booking.
+        WITH new AS (
+            INSERT INTO public.proc (
+                pk_proc, pk_host, pk_show, pk_job, pk_layer, pk_frame, int_cores_reserved,
+                int_mem_reserved, int_mem_pre_reserved, int_gpus_reserved, int_gpu_mem_reserved,
+                int_gpu_mem_pre_reserved, b_local
+            ) VALUES (
+                v_proc, p_host, v_show, p_job, p_layer, p_frame, p_cores,
+                p_mem_kb, p_mem_kb, p_gpus, p_gpu_mem_kb,
+                p_gpu_mem_kb, p_local
             )
+            ON CONFLICT DO NOTHING
+            RETURNING pk_proc
+        )
 
-            UPDATE public.host AS h
-            SET
-                int_cores_idle = h.int_cores_idle - p_cores,
-                int_mem_idle = h.int_mem_idle - p_mem_kb,
-                int_gpus_idle = h.int_gpus_idle - p_gpus,
-                int_gpu_mem_idle = h.int_gpu_mem_idle - p_gpu_mem_kb
-            WHERE
-                h.pk_host::text = p_host
-                AND (SELECT n.pk_proc FROM new AS n) IS NOT NULL
-                AND h.int_cores_idle >= p_cores
-                AND h.int_mem_idle >= p_mem_kb
-                AND h.int_gpus_idle >= p_gpus
-                AND h.int_gpu_mem_idle >= p_gpu_mem_kb
-            RETURNING h.pk_alloc::text
-            INTO v_alloc;
-            IF v_alloc IS NULL THEN
-                -- the proc goes again
-                RAISE SQLSTATE 'RT000';
-            END IF;
-        EXCEPTION
-            WHEN unique_violation OR foreign_key_violation OR not_null_violation
-                OR string_data_right_truncation OR SQLSTATE 'RT000'
-            THEN
-                -- refusal() says what it was
-                v_alloc := NULL;
-        END;
+        UPDATE public.host AS h
+        SET
+            int_cores_idle = h.int_cores_idle - p_cores,
+            int_mem_idle = h.int_mem_idle - p_mem_kb,
+            int_gpus_idle = h.int_gpus_idle - p_gpus,
+            int_gpu_mem_idle = h.int_gpu_mem_idle - p_gpu_mem_kb
+        WHERE
+            h.pk_host::text = p_host
+            AND (SELECT n.pk_proc FROM new AS n) IS NOT NULL
+            AND h.int_cores_idle >= p_cores
+            AND h.int_mem_idle >= p_mem_kb
+            AND h.int_gpus_idle >= p_gpus
+            AND h.int_gpu_mem_idle >= p_gpu_mem_kb
+        RETURNING h.pk_alloc::text
+        INTO v_alloc;
     END IF;
     IF v_alloc IS NULL THEN
         PERFORM retally.require_read_committed('nothing can be booked or released');
         PERFORM retally.refuse(
-            p_host, p_job, p_layer, p_frame, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
+            p_host, p_job, p_layer,
+            -- where the proc is in, it was not the frame
+            CASE
+                WHEN NOT EXISTS (SELECT FROM public.proc AS p WHERE p.pk_proc::text = v_proc)
+                    THEN p_frame
+            END,
+            p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
         );
     END IF;
 
@@ -563,6 +698,39 @@ $$;
 
 COMMENT ON FUNCTION retally.booked_in(p_show_ids text[], p_totals text[], p_keys text[]) IS 'What the procs say, by total and key.';
 
+CREATE FUNCTION retally.change_override(p_override text, p_scopes text[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_scope text;
+    v_before text := retally.set_lock_timeout(retally.lock_budget());
+BEGIN
+    PERFORM pg_advisory_xact_lock(retally.flag_lock('the override'));
+    FOR v_scope IN
+        SELECT s.scope
+        FROM unnest(p_scopes) AS s (scope)
+        WHERE NOT EXISTS (SELECT FROM retally.scope_flag AS f WHERE f.scope = s.scope)
+    LOOP
+        BEGIN
+            PERFORM retally.set_flag(v_scope, FALSE, retally.is_managed(v_scope));
+        EXCEPTION
+            -- whoever has it locked is flipping it just now, and gives it a row
+            WHEN SQLSTATE 'RT005' THEN NULL;
+        END;
+    END LOOP;
+    UPDATE retally.setting AS s
+    SET override = p_override
+    WHERE s.override <> p_override;
+    PERFORM set_config('lock_timeout', v_before, TRUE);
+EXCEPTION
+    WHEN lock_not_available THEN
+        RAISE EXCEPTION 'another session has the override or retally.setting locked'
+            USING ERRCODE = 'RT005', HINT = 'Let it commit or roll back, and try again.';
+END
+$$;
+
+COMMENT ON FUNCTION retally.change_override(p_override text, p_scopes text[]) IS 'Changes setting.override, and flips no scope by it.';
+
 CREATE FUNCTION retally.check_farm() RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$
@@ -848,24 +1016,7 @@ BEGIN
             USING ERRCODE = 'RT011', HINT = 'Choose another host, or wait for a release.';
     END IF;
 
-    FOR v_group IN
-        SELECT
-            b.show,
-            b.alloc,
-            b.layer,
-            b.job,
-            b.local,
-            p_sign * sum(b.cores)::bigint AS cores,
-            p_sign * sum(b.gpus)::bigint AS gpus
-        FROM unnest(p_bookings) AS b
-        WHERE NOT b.show = any(p_managed)
-        GROUP BY b.show, b.alloc, b.layer, b.job, b.local
-    LOOP
-        PERFORM retally.add_to_totals(
-            v_group.show, v_group.alloc, v_group.layer, v_group.job, v_group.cores, v_group.gpus,
-            v_group.local
-        );
-    END LOOP;
+    PERFORM retally.add_batch_to_totals(p_bookings, p_managed, p_sign);
 END
 $$;
 
@@ -1147,31 +1298,36 @@ CREATE FUNCTION retally.flip(p_show_id text, p_asked boolean, OUT rows_adrift bi
     LANGUAGE plpgsql
     AS $$
 DECLARE
-    v_override text;
+    v_name text := (
+        SELECT s.str_name::text FROM public.show AS s
+        WHERE s.pk_show::text = p_show_id
+    );
+    v_flag record;
 BEGIN
-    -- first the ticks, which bookings never wait for: the flag is held for the recompute only
+    -- First the lock that ticks and flips take, and bookings never wait for. Whoever flips the show
+    -- has it until his commit, so from here on its flag, and an override that concerns it, stay.
     PERFORM retally.hold_scope(p_show_id, TRUE);
-    PERFORM retally.hold_flag(p_show_id);
-    -- shared with other flips: an override is changed before them or after them
-    SELECT s.override
-    INTO v_override
+    SELECT
+        coalesce(p_asked, f.asked, FALSE) AS asked,
+        retally.overridden(coalesce(p_asked, f.asked, FALSE), s.override) AS managed,
+        f.managed AS was_managed
+    INTO v_flag
     FROM retally.setting AS s
-    FOR SHARE;
+    LEFT JOIN retally.scope_flag AS f ON f.scope = p_show_id;
+    IF p_asked IS NULL AND v_flag.managed = v_flag.was_managed THEN
+        RETURN;
+    END IF;
+
+    PERFORM retally.hold_flag(p_show_id, v_name);
     -- before the recompute: who has written stands in no queue from then on. A booking that waits
     -- for this flip may hold a row that others wait for, and must not become a deadlock's victim.
-    INSERT INTO retally.scope_flag AS f (scope, asked, managed)
-    VALUES (p_show_id, p_asked, retally.overridden(p_asked, v_override))
-    ON CONFLICT (scope) DO UPDATE
-        SET asked = excluded.asked, managed = excluded.managed,
-            set_at = clock_timestamp(), set_by = current_user
-        WHERE (f.asked, f.managed) <> (excluded.asked, excluded.managed);
+    PERFORM retally.set_flag(p_show_id, v_flag.asked, v_flag.managed);
     SELECT r.*
     INTO rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus, problems
     FROM retally.recompute_in_one(p_show_id, retally.totals(), TRUE) AS r;
     IF rows_deferred > 0 THEN
         RAISE EXCEPTION 'show "%" stays as it is: rows of its totals locked by others: %',
-            (SELECT s.str_name FROM public.show AS s WHERE s.pk_show::text = p_show_id),
-            rows_deferred
+            v_name, rows_deferred
             USING ERRCODE = 'RT006', HINT = 'Try again in a moment.';
     END IF;
 END
@@ -1179,7 +1335,7 @@ $$;
 
 COMMENT ON FUNCTION retally.flip(p_show_id text, p_asked boolean, OUT rows_adrift bigint, OUT rows_changed bigint, OUT rows_deferred bigint, OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text[]) IS 'Waits for a show''s bookings in flight, sets its flag and rebuilds its totals.';
 
-CREATE FUNCTION retally.hold_flag(p_scope text) RETURNS void
+CREATE FUNCTION retally.hold_flag(p_scope text, p_name text) RETURNS void
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -1196,7 +1352,7 @@ BEGIN
         PERFORM pg_advisory_xact_lock(retally.flag_lock(p_scope));
     EXCEPTION
         WHEN lock_not_available THEN
-            RAISE EXCEPTION 'bookings of % are in flight for too long', p_scope
+            RAISE EXCEPTION 'bookings of "%" are in flight for too long', p_name
                 USING ERRCODE = 'RT005',
                     HINT = 'Look for a long transaction that has booked, and try again.';
     END;
@@ -1204,7 +1360,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.hold_flag(p_scope text) IS 'Waits for the bookings of this scope in flight, and keeps new ones waiting.';
+COMMENT ON FUNCTION retally.hold_flag(p_scope text, p_name text) IS 'Waits for the bookings of this scope in flight, and keeps new ones waiting.';
 
 CREATE FUNCTION retally.hold_scope(p_scope text, p_wait boolean) RETURNS void
     LANGUAGE plpgsql
@@ -1543,23 +1699,30 @@ DECLARE
 BEGIN
     FOR v_row IN
         SELECT
-            b.show,
-            t.total,
-            array_agg(
-                DISTINCT CASE t.total
+            k.show,
+            k.total,
+            array_agg(DISTINCT k.key) AS keys
+        FROM (
+            SELECT
+                b.show,
+                t.total,
+                t.place,
+                CASE t.total
                     WHEN 'subscription' THEN b.alloc
                     WHEN 'layer' THEN b.layer
                     WHEN 'job' THEN b.job
                     WHEN 'folder' THEN j.pk_folder::text
                     ELSE j.pk_dept::text
-                END
-            ) AS keys
-        FROM unnest(p_bookings) AS b
-        INNER JOIN public.job AS j ON b.job = j.pk_job::text
-        CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
-        WHERE NOT b.show = any(p_managed) AND (NOT b.local OR t.total IN ('layer', 'job'))
-        GROUP BY t.place, t.total, b.show
-        ORDER BY t.place, b.show
+                END AS key
+            FROM unnest(p_bookings) AS b
+            -- a proc may be left of a job that is gone
+            LEFT JOIN public.job AS j ON b.job = j.pk_job::text
+            CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
+            WHERE NOT b.show = any(p_managed) AND (NOT b.local OR t.total IN ('layer', 'job'))
+        ) AS k
+        WHERE k.key IS NOT NULL
+        GROUP BY k.place, k.total, k.show
+        ORDER BY k.place, k.show
     LOOP
         PERFORM retally.lock_keys(v_row.show, v_row.total, v_row.keys, TRUE);
     END LOOP;
@@ -1968,6 +2131,15 @@ BEGIN
         hint := 'Subscribe the show, or choose a host of another allocation.';
         RETURN;
     END IF;
+    IF v_row.int_cores + p_cores <= v_row.int_burst THEN
+        problem := 'RT014';
+        message := format(
+            'subscription of show "%s" to "%s" was full a moment ago',
+            v_row.show_name, v_row.alloc_name
+        );
+        hint := 'That is over: try again.';
+        RETURN;
+    END IF;
     problem := 'RT012';
     message := format(
         'subscription of show "%s" to "%s": %s core units more would pass its burst of %s, %s are'
@@ -1996,6 +2168,13 @@ BEGIN
     INNER JOIN public.job_resource AS r ON j.pk_job::text = r.pk_job::text
     WHERE j.pk_job::text = p_job;
     IF NOT FOUND THEN
+        RETURN;
+    ELSIF v_row.int_cores + p_cores <= v_row.int_max_cores
+        AND v_row.int_gpus + p_gpus <= v_row.int_max_gpus
+    THEN
+        problem := 'RT014';
+        message := format('job "%s" was full a moment ago', v_row.str_name);
+        hint := 'That is over: try again.';
         RETURN;
     END IF;
     problem := 'RT012';
@@ -2485,9 +2664,10 @@ BEGIN
         coalesce(r.problem, 'RT014'),
         coalesce(
             r.message,
-            format(
-                'somebody was a moment ahead at frame "%s" or host "%s"', p_frame, p_host
-            )
+            CASE
+                WHEN p_frame IS NOT NULL THEN format('frame "%s" was booked a moment ago', p_frame)
+                ELSE format('host "%s", or its local share, was full a moment ago', p_host)
+            END
         ),
         coalesce(r.hint, 'That is over: try again.'),
         r.holder
@@ -2698,6 +2878,29 @@ $$;
 
 COMMENT ON FUNCTION retally.seize_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, OUT held text[], OUT busy text[]) IS 'Step 2 of a pass: locks rows of one total of a show, as many as can be had.';
 
+CREATE FUNCTION retally.set_flag(p_scope text, p_asked boolean, p_managed boolean) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_before text;
+BEGIN
+    v_before := retally.set_lock_timeout(retally.lock_budget());
+    INSERT INTO retally.scope_flag AS f (scope, asked, managed)
+    VALUES (p_scope, p_asked, p_managed)
+    ON CONFLICT (scope) DO UPDATE
+        SET asked = excluded.asked, managed = excluded.managed,
+            set_at = clock_timestamp(), set_by = current_user
+        WHERE (f.asked, f.managed) <> (excluded.asked, excluded.managed);
+    PERFORM set_config('lock_timeout', v_before, TRUE);
+EXCEPTION
+    WHEN lock_not_available THEN
+        RAISE EXCEPTION 'another session has the flag of % locked', p_scope
+            USING ERRCODE = 'RT005', HINT = 'Let it commit or roll back, and try again.';
+END
+$$;
+
+COMMENT ON FUNCTION retally.set_flag(p_scope text, p_asked boolean, p_managed boolean) IS 'Writes the flag of a scope: what was asked for, and what is in force.';
+
 CREATE FUNCTION retally.set_lock_timeout(p_limit interval) RETURNS text
     LANGUAGE plpgsql
     AS $$
@@ -2746,6 +2949,7 @@ CREATE PROCEDURE retally.set_override(IN p_override text, INOUT shows bigint DEF
     AS $$
 DECLARE
     v_show record;
+    v_done record;
     v_failure text;
 BEGIN
     -- inside a transaction block this fails, before any work is done
@@ -2755,18 +2959,9 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
                 HINT = 'Say per-show, all or none.';
     END IF;
-    -- the flag in force becomes each show's own, so that no show is flipped by what comes next
-    INSERT INTO retally.scope_flag (scope, asked, managed)
-    SELECT
-        s.pk_show::text,
-        FALSE,
-        retally.is_managed(s.pk_show::text)
-    FROM public.show AS s
-    ON CONFLICT (scope) DO NOTHING;
-    COMMIT;
-    UPDATE retally.setting AS s
-    SET override = p_override
-    WHERE s.override <> p_override;
+    PERFORM retally.change_override(
+        p_override, ARRAY(SELECT s.pk_show::text FROM public.show AS s)
+    );
     COMMIT;
 
     shows := 0;
@@ -2775,22 +2970,21 @@ BEGIN
     FOR v_show IN
         SELECT
             s.pk_show::text AS show_id,
-            s.str_name::text AS name,
-            coalesce(f.asked, FALSE) AS asked
+            s.str_name::text AS name
         FROM public.show AS s
-        LEFT JOIN retally.scope_flag AS f ON s.pk_show::text = f.scope
-        -- a show that came in between has no row yet
-        WHERE f.scope IS NULL OR f.managed <> retally.overridden(f.asked, p_override)
         ORDER BY s.str_name, s.pk_show
     LOOP
         BEGIN
-            problems := problems || ARRAY(
-                SELECT format('show %s: %s', v_show.name, p.problem)
-                FROM
-                    retally.flip(v_show.show_id, v_show.asked) AS f,
-                    unnest(f.problems) AS p (problem)
-            );
-            shows := shows + 1;
+            SELECT f.*
+            INTO v_done
+            FROM retally.flip(v_show.show_id, NULL) AS f;
+            IF v_done.problems IS NOT NULL THEN
+                shows := shows + 1;
+                problems := problems || ARRAY(
+                    SELECT format('show %s: %s', v_show.name, p.problem)
+                    FROM unnest(v_done.problems) AS p (problem)
+                );
+            END IF;
         EXCEPTION
             WHEN OTHERS THEN
                 -- kept with its SQLSTATE; the next show must not suffer for this one
@@ -3001,7 +3195,7 @@ BEGIN
         s.pk_host::text = p_host
         AND s.pk_job::text = p_job
         AND (
-            p_cores < 0
+            p_cores <= 0
             OR (
                 s.int_cores_idle >= p_cores
                 AND s.int_mem_idle >= p_mem_kb
@@ -3009,7 +3203,7 @@ BEGIN
                 AND s.int_gpu_mem_idle >= p_gpu_mem_kb
             )
         );
-    RETURN FOUND OR p_cores < 0;
+    RETURN FOUND OR p_cores <= 0;
 END
 $$;
 
@@ -3445,7 +3639,7 @@ CREATE TABLE retally.setting (
     longest_flip interval DEFAULT '00:00:05'::interval NOT NULL,
     notify_releases boolean DEFAULT false NOT NULL,
     CONSTRAINT setting_has_one_row CHECK (only_row),
-    CONSTRAINT setting_longest_flip_is_not_negative CHECK ((longest_flip >= '00:00:00'::interval)),
+    CONSTRAINT setting_longest_flip_is_short CHECK (((longest_flip >= '00:00:00'::interval) AND (longest_flip <= '01:00:00'::interval))),
     CONSTRAINT setting_longest_wait_is_not_negative CHECK ((longest_wait >= '00:00:00'::interval)),
     CONSTRAINT setting_override_is_known CHECK ((override = ANY (ARRAY['per-show'::text, 'all'::text, 'none'::text]))),
     CONSTRAINT setting_wait_after_passes_is_positive CHECK ((wait_after_passes > 0))

@@ -86,6 +86,7 @@ def uninstall(conn: psycopg.Connection) -> bool:
         if version is None:
             return False
         refuse_newer(version)
+        migrate(conn)  # what an older version has left goes by its present names
         ours = [name for room in ROOMS for name in _room(room)]
         _drop(conn, [each for name in ours for each in _routines(conn, name)])
         tables = ", ".join(f"retally.{table}" for table in _TABLES)

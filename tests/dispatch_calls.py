@@ -17,7 +17,7 @@ _ONE = (
     "ARRAY[(1, 'p1', '{show}', '{alloc}', '{host}', '{job}', '{layer}', NULL, 100, 10, 1, 0,"
     " false)::retally.booking]"
 )
-_TOO_BIG = _ONE.replace("(1,", "(2,").replace("100", "1000000")
+_TOO_BIG = _ONE.replace("(1,", "(2,").replace("100", "5000000")
 
 DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "flag_lock": (
@@ -33,7 +33,7 @@ DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     ),
     "pin_flag": ("SELECT retally.pin_flag('{show}')", [(False,)]),
     "pin_flags": ("SELECT retally.pin_flags(ARRAY['{show}', 'other'])", [([],)]),
-    "hold_flag": ("SELECT retally.hold_flag('{show}')", [("",)]),
+    "hold_flag": ("SELECT retally.hold_flag('{show}', 'comet')", [("",)]),
     "flip": ("SELECT * FROM retally.flip('{show}', true)", [(5, 5, 0, 0, 1538, 17, [])]),
     "set_override": ("CALL retally.set_override('all')", [(1, 0, [])]),
     "book_proc": (f"SELECT retally.book_proc({_ARGS}) ~ '^[0-9a-f-]{{{{36}}}}$'", [(True,)]),
@@ -83,30 +83,36 @@ DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         [("RT009",)],
     ),
     "require_read_committed": ("SELECT retally.require_read_committed('no')", [("",)]),
+    "set_flag": ("SELECT retally.set_flag('{show}', true, true)", [("",)]),
+    "change_override": ("SELECT retally.change_override('none', ARRAY['{show}'])", [("",)]),
+    "add_batch_to_totals": (
+        f"SELECT retally.add_batch_to_totals({_ONE}, '{{{{}}}}', 1)",
+        [("",)],
+    ),
     "refuse_with": (
         "SELECT retally.refuse_with('RT012', 'full', 'wait')",
         [("RT012",)],
     ),
     "over_burst": (
-        "SELECT problem, message FROM retally.over_burst('{show}', '{alloc}', 5)",
+        "SELECT problem, message FROM retally.over_burst('{show}', '{alloc}', 5000000)",
         [
             (
                 "RT012",
-                'subscription of show "comet" to "{alloc}": 5 core units more would pass its burst'
+                'subscription of show "comet" to "{alloc}": 5000000 core units more would pass its burst'
                 " of 1000000, -7 are in use",
             )
         ],
     ),
     "over_job_max": (
-        "SELECT problem, message FROM retally.over_job_max('{job}', 5, 1)",
-        [("RT012", 'job "{job}": 1 GPUs more would pass its maximum of 1000000, -1 are in use')],
+        "SELECT problem, message FROM retally.over_job_max('{job}', 5, 2000000)",
+        [("RT012", 'job "{job}": 2000000 GPUs more would pass its maximum of 1000000, -1 are in use')],
     ),
     "first_come": (
         f"SELECT * FROM retally.first_come({_ONE} || {_TOO_BIG}, '{{{{}}}}')",
         [(1, None), (2, "host")],
     ),
     "why_not": (
-        f"SELECT problem FROM retally.why_not(({_ONE})[1], '{{alloc}}', 'subscription')",
+        f"SELECT problem FROM retally.why_not(({_TOO_BIG})[1], '{{alloc}}', 'subscription')",
         [("RT012",)],
     ),
     "shortage": (

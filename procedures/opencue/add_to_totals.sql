@@ -1,6 +1,6 @@
--- What a booking adds to the totals of an unmanaged show, and a release takes away (amounts below
--- zero): subscription, layer, job, folder, point, in this order; local work only to its layer and
--- to the job's local columns. p_show, p_alloc, p_layer, p_job: ids. p_cores: core units.
+-- What a booking adds to the totals of an unmanaged show, and a release takes away (p_cores of zero
+-- or less): subscription, layer, job, folder, point, in this order; local work only to its layer
+-- and to the job's local columns. p_show, p_alloc, p_layer, p_job: ids. p_cores: core units.
 -- Locks and writes: a row of each.
 -- Raises RT012 when a burst or a job's maximum would be passed, RT013 without a subscription.
 CREATE OR REPLACE FUNCTION retally.add_to_totals(
@@ -19,7 +19,7 @@ BEGIN
         WHERE
             s.pk_show::text = p_show
             AND s.pk_alloc::text = p_alloc
-            AND (p_cores < 0 OR s.int_cores + p_cores <= s.int_burst);
+            AND (p_cores <= 0 OR s.int_cores + p_cores <= s.int_burst);
         IF NOT FOUND AND p_cores > 0 THEN
             PERFORM retally.refuse_with(o.problem, o.message, o.hint)
             FROM retally.over_burst(p_show, p_alloc, p_cores) AS o;
@@ -43,7 +43,7 @@ BEGIN
     WHERE
         r.pk_job::text = p_job
         AND (
-            p_cores < 0
+            p_cores <= 0
             OR (
                 r.int_cores + p_cores <= r.int_max_cores
                 AND r.int_gpus + p_gpus <= r.int_max_gpus

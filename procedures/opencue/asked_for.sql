@@ -18,7 +18,7 @@ BEGIN
             cardinality(p_gpus), cardinality(p_gpu_mem_kb), cardinality(p_local)
         ]) AS l (length)
     ) OR num_nulls(p_hosts, p_jobs, p_layers, p_frames, p_cores, p_mem_kb) > 0 THEN
-        RAISE EXCEPTION 'the arrays of a batch differ in length'
+        RAISE EXCEPTION 'the arrays of a batch differ in length, or one of them is null'
             USING ERRCODE = 'RT008',
                 HINT = 'Each has one element for each proc; those of GPUs, GPU memory and local'
                     || ' may be left out.';

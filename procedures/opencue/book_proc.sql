@@ -12,6 +12,7 @@ LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
     v_show text;
+    v_pinned text;
     v_managed boolean;
     v_proc text := gen_random_uuid()::text;
     v_alloc text;
@@ -22,73 +23,76 @@ BEGIN
         SELECT
             j.pk_show::text,
             pg_advisory_xact_lock_shared(retally.flag_lock(j.pk_show::text))::text
-        INTO v_show, v_alloc
+        INTO v_show, v_pinned
         FROM public.frame AS f
         INNER JOIN public.job AS j ON f.pk_job::text = j.pk_job::text
-        WHERE f.pk_frame::text = p_frame AND f.pk_layer::text = p_layer AND f.pk_job::text = p_job;
+        WHERE
+            f.pk_frame::text = p_frame
+            AND f.pk_layer::text = p_layer
+            AND f.pk_job::text = p_job
+            AND EXISTS (SELECT FROM public.host AS h WHERE h.pk_host::text = p_host);
     ELSE
         SELECT
             j.pk_show::text,
             pg_advisory_xact_lock_shared(retally.flag_lock(j.pk_show::text))::text
-        INTO v_show, v_alloc
+        INTO v_show, v_pinned
         FROM public.layer AS l
         INNER JOIN public.job AS j ON l.pk_job::text = j.pk_job::text
-        WHERE l.pk_layer::text = p_layer AND l.pk_job::text = p_job;
+        WHERE
+            l.pk_layer::text = p_layer
+            AND l.pk_job::text = p_job
+            AND EXISTS (SELECT FROM public.host AS h WHERE h.pk_host::text = p_host);
     END IF;
-    v_alloc := NULL;
 
     IF v_show IS NOT NULL AND p_cores > 0 AND p_mem_kb >= 0 AND p_gpus >= 0 AND p_gpu_mem_kb >= 0
-        AND p_local IS NOT NULL AND current_setting('transaction_isolation') = 'read committed'
+        AND p_local IS NOT NULL
+        AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
     THEN
         v_managed := retally.is_managed(v_show);
         -- The proc first, as Cuebot does it: who waits for another booking of the same frame has
         -- no host in hand. One statement, so that the host is ours before the foreign key's check
         -- would share a lock on it with others. idle is read again when its row was waited for.
-        BEGIN
-            WITH new AS (
-                INSERT INTO public.proc (
-                    pk_proc, pk_host, pk_show, pk_job, pk_layer, pk_frame, int_cores_reserved,
-                    int_mem_reserved, int_mem_pre_reserved, int_gpus_reserved,
-                    int_gpu_mem_reserved, int_gpu_mem_pre_reserved, b_local
-                ) VALUES (
-                    v_proc, p_host, v_show, p_job, p_layer, p_frame, p_cores,
-                    p_mem_kb, p_mem_kb, p_gpus,
-                    p_gpu_mem_kb, p_gpu_mem_kb, p_local
-                )
-                RETURNING pk_proc
+        -- No block with a handler: it would take a second transaction id for each booking.
+        WITH new AS (
+            INSERT INTO public.proc (
+                pk_proc, pk_host, pk_show, pk_job, pk_layer, pk_frame, int_cores_reserved,
+                int_mem_reserved, int_mem_pre_reserved, int_gpus_reserved, int_gpu_mem_reserved,
+                int_gpu_mem_pre_reserved, b_local
+            ) VALUES (
+                v_proc, p_host, v_show, p_job, p_layer, p_frame, p_cores,
+                p_mem_kb, p_mem_kb, p_gpus, p_gpu_mem_kb,
+                p_gpu_mem_kb, p_local
             )
+            ON CONFLICT DO NOTHING
+            RETURNING pk_proc
+        )
 
-            UPDATE public.host AS h
-            SET
-                int_cores_idle = h.int_cores_idle - p_cores,
-                int_mem_idle = h.int_mem_idle - p_mem_kb,
-                int_gpus_idle = h.int_gpus_idle - p_gpus,
-                int_gpu_mem_idle = h.int_gpu_mem_idle - p_gpu_mem_kb
-            WHERE
-                h.pk_host::text = p_host
-                AND (SELECT n.pk_proc FROM new AS n) IS NOT NULL
-                AND h.int_cores_idle >= p_cores
-                AND h.int_mem_idle >= p_mem_kb
-                AND h.int_gpus_idle >= p_gpus
-                AND h.int_gpu_mem_idle >= p_gpu_mem_kb
-            RETURNING h.pk_alloc::text
-            INTO v_alloc;
-            IF v_alloc IS NULL THEN
-                -- the proc goes again
-                RAISE SQLSTATE 'RT000';
-            END IF;
-        EXCEPTION
-            WHEN unique_violation OR foreign_key_violation OR not_null_violation
-                OR string_data_right_truncation OR SQLSTATE 'RT000'
-            THEN
-                -- refusal() says what it was
-                v_alloc := NULL;
-        END;
+        UPDATE public.host AS h
+        SET
+            int_cores_idle = h.int_cores_idle - p_cores,
+            int_mem_idle = h.int_mem_idle - p_mem_kb,
+            int_gpus_idle = h.int_gpus_idle - p_gpus,
+            int_gpu_mem_idle = h.int_gpu_mem_idle - p_gpu_mem_kb
+        WHERE
+            h.pk_host::text = p_host
+            AND (SELECT n.pk_proc FROM new AS n) IS NOT NULL
+            AND h.int_cores_idle >= p_cores
+            AND h.int_mem_idle >= p_mem_kb
+            AND h.int_gpus_idle >= p_gpus
+            AND h.int_gpu_mem_idle >= p_gpu_mem_kb
+        RETURNING h.pk_alloc::text
+        INTO v_alloc;
     END IF;
     IF v_alloc IS NULL THEN
         PERFORM retally.require_read_committed('nothing can be booked or released');
         PERFORM retally.refuse(
-            p_host, p_job, p_layer, p_frame, p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
+            p_host, p_job, p_layer,
+            -- where the proc is in, it was not the frame
+            CASE
+                WHEN NOT EXISTS (SELECT FROM public.proc AS p WHERE p.pk_proc::text = v_proc)
+                    THEN p_frame
+            END,
+            p_cores, p_mem_kb, p_gpus, p_gpu_mem_kb, p_local
         );
     END IF;
 

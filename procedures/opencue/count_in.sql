@@ -1,7 +1,7 @@
 -- Counts procs of a batch into their hosts, local shares and, unless the show is managed, totals;
 -- with p_sign -1, out of them. All of them or, where anything does not fit, an error.
 -- p_managed: the shows that are managed. lock_hosts() and lock_totals() come first.
--- Locks and writes: as book_proc(), one statement for all hosts, one group of totals at a time.
+-- Locks and writes: as book_proc(), one statement for all hosts, and one for each total.
 -- Raises RT009, RT011 to RT014; 22003 for a sum that fits no column.
 CREATE OR REPLACE FUNCTION retally.count_in(
     p_bookings retally.booking[], p_managed text[], p_sign integer
@@ -84,24 +84,7 @@ BEGIN
             USING ERRCODE = 'RT011', HINT = 'Choose another host, or wait for a release.';
     END IF;
 
-    FOR v_group IN
-        SELECT
-            b.show,
-            b.alloc,
-            b.layer,
-            b.job,
-            b.local,
-            p_sign * sum(b.cores)::bigint AS cores,
-            p_sign * sum(b.gpus)::bigint AS gpus
-        FROM unnest(p_bookings) AS b
-        WHERE NOT b.show = any(p_managed)
-        GROUP BY b.show, b.alloc, b.layer, b.job, b.local
-    LOOP
-        PERFORM retally.add_to_totals(
-            v_group.show, v_group.alloc, v_group.layer, v_group.job, v_group.cores, v_group.gpus,
-            v_group.local
-        );
-    END LOOP;
+    PERFORM retally.add_batch_to_totals(p_bookings, p_managed, p_sign);
 END
 $$;
 COMMENT ON FUNCTION retally.count_in(retally.booking[], text[], integer) IS

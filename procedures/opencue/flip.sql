@@ -1,7 +1,7 @@
 -- Waits for a show's bookings in flight, sets its flag and rebuilds its totals, so that they are
--- exact at that instant and no booking straddles it.
--- p_show_id: pk_show. p_asked: the show's own flag; the override decides what is in force.
--- Locks: the show's writer lock and flag, setting, as mend(). Writes as mend(), retally.scope_flag.
+-- exact at that instant and no booking straddles it. p_show_id: pk_show. p_asked: the show's own
+-- flag, null for as it is; the override decides what is in force. All null when nothing changes.
+-- Locks: the show's writer lock and flag, as mend(). Writes as mend(), retally.scope_flag.
 -- Result as of recompute_in_one(). Raises RT003, RT005; RT006 when a row stayed busy.
 CREATE OR REPLACE FUNCTION retally.flip(
     p_show_id text, p_asked boolean,
@@ -11,31 +11,36 @@ CREATE OR REPLACE FUNCTION retally.flip(
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    v_override text;
+    v_name text := (
+        SELECT s.str_name::text FROM public.show AS s
+        WHERE s.pk_show::text = p_show_id
+    );
+    v_flag record;
 BEGIN
-    -- first the ticks, which bookings never wait for: the flag is held for the recompute only
+    -- First the lock that ticks and flips take, and bookings never wait for. Whoever flips the show
+    -- has it until his commit, so from here on its flag, and an override that concerns it, stay.
     PERFORM retally.hold_scope(p_show_id, TRUE);
-    PERFORM retally.hold_flag(p_show_id);
-    -- shared with other flips: an override is changed before them or after them
-    SELECT s.override
-    INTO v_override
+    SELECT
+        coalesce(p_asked, f.asked, FALSE) AS asked,
+        retally.overridden(coalesce(p_asked, f.asked, FALSE), s.override) AS managed,
+        f.managed AS was_managed
+    INTO v_flag
     FROM retally.setting AS s
-    FOR SHARE;
+    LEFT JOIN retally.scope_flag AS f ON f.scope = p_show_id;
+    IF p_asked IS NULL AND v_flag.managed = v_flag.was_managed THEN
+        RETURN;
+    END IF;
+
+    PERFORM retally.hold_flag(p_show_id, v_name);
     -- before the recompute: who has written stands in no queue from then on. A booking that waits
     -- for this flip may hold a row that others wait for, and must not become a deadlock's victim.
-    INSERT INTO retally.scope_flag AS f (scope, asked, managed)
-    VALUES (p_show_id, p_asked, retally.overridden(p_asked, v_override))
-    ON CONFLICT (scope) DO UPDATE
-        SET asked = excluded.asked, managed = excluded.managed,
-            set_at = clock_timestamp(), set_by = current_user
-        WHERE (f.asked, f.managed) <> (excluded.asked, excluded.managed);
+    PERFORM retally.set_flag(p_show_id, v_flag.asked, v_flag.managed);
     SELECT r.*
     INTO rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus, problems
     FROM retally.recompute_in_one(p_show_id, retally.totals(), TRUE) AS r;
     IF rows_deferred > 0 THEN
         RAISE EXCEPTION 'show "%" stays as it is: rows of its totals locked by others: %',
-            (SELECT s.str_name FROM public.show AS s WHERE s.pk_show::text = p_show_id),
-            rows_deferred
+            v_name, rows_deferred
             USING ERRCODE = 'RT006', HINT = 'Try again in a moment.';
     END IF;
 END

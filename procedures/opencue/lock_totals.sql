@@ -12,23 +12,30 @@ DECLARE
 BEGIN
     FOR v_row IN
         SELECT
-            b.show,
-            t.total,
-            array_agg(
-                DISTINCT CASE t.total
+            k.show,
+            k.total,
+            array_agg(DISTINCT k.key) AS keys
+        FROM (
+            SELECT
+                b.show,
+                t.total,
+                t.place,
+                CASE t.total
                     WHEN 'subscription' THEN b.alloc
                     WHEN 'layer' THEN b.layer
                     WHEN 'job' THEN b.job
                     WHEN 'folder' THEN j.pk_folder::text
                     ELSE j.pk_dept::text
-                END
-            ) AS keys
-        FROM unnest(p_bookings) AS b
-        INNER JOIN public.job AS j ON b.job = j.pk_job::text
-        CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
-        WHERE NOT b.show = any(p_managed) AND (NOT b.local OR t.total IN ('layer', 'job'))
-        GROUP BY t.place, t.total, b.show
-        ORDER BY t.place, b.show
+                END AS key
+            FROM unnest(p_bookings) AS b
+            -- a proc may be left of a job that is gone
+            LEFT JOIN public.job AS j ON b.job = j.pk_job::text
+            CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
+            WHERE NOT b.show = any(p_managed) AND (NOT b.local OR t.total IN ('layer', 'job'))
+        ) AS k
+        WHERE k.key IS NOT NULL
+        GROUP BY k.place, k.total, k.show
+        ORDER BY k.place, k.show
     LOOP
         PERFORM retally.lock_keys(v_row.show, v_row.total, v_row.keys, TRUE);
     END LOOP;

@@ -1,5 +1,5 @@
 -- Why the subscription of a show to an allocation takes no p_cores (core units) more: RT012 with
--- the burst and what is in use, RT013 when there is no subscription.
+-- the burst and what is in use, RT013 when there is no subscription, RT014 when it does by now.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.over_burst(
     p_show text, p_alloc text, p_cores bigint, OUT problem text, OUT message text, OUT hint text
@@ -27,6 +27,15 @@ BEGIN
             coalesce(v_row.show_name, p_show), coalesce(v_row.alloc_name, p_alloc)
         );
         hint := 'Subscribe the show, or choose a host of another allocation.';
+        RETURN;
+    END IF;
+    IF v_row.int_cores + p_cores <= v_row.int_burst THEN
+        problem := 'RT014';
+        message := format(
+            'subscription of show "%s" to "%s" was full a moment ago',
+            v_row.show_name, v_row.alloc_name
+        );
+        hint := 'That is over: try again.';
         RETURN;
     END IF;
     problem := 'RT012';

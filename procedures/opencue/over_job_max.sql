@@ -1,6 +1,6 @@
 -- Why a job takes no p_cores (core units) and p_gpus more: RT012 with the maximum and what is in
--- use. All null when the row of its total is missing: nothing keeps count of it then, and
--- retally.drift() names it.
+-- use, RT014 when it does by now. All null when the row of its total is missing: nothing keeps
+-- count of it then, and retally.drift() names it.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.over_job_max(
     p_job text, p_cores bigint, p_gpus bigint, OUT problem text, OUT message text, OUT hint text
@@ -21,6 +21,13 @@ BEGIN
     INNER JOIN public.job_resource AS r ON j.pk_job::text = r.pk_job::text
     WHERE j.pk_job::text = p_job;
     IF NOT FOUND THEN
+        RETURN;
+    ELSIF v_row.int_cores + p_cores <= v_row.int_max_cores
+        AND v_row.int_gpus + p_gpus <= v_row.int_max_gpus
+    THEN
+        problem := 'RT014';
+        message := format('job "%s" was full a moment ago', v_row.str_name);
+        hint := 'That is over: try again.';
         RETURN;
     END IF;
     problem := 'RT012';

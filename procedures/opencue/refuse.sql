@@ -14,9 +14,10 @@ BEGIN
         coalesce(r.problem, 'RT014'),
         coalesce(
             r.message,
-            format(
-                'somebody was a moment ahead at frame "%s" or host "%s"', p_frame, p_host
-            )
+            CASE
+                WHEN p_frame IS NOT NULL THEN format('frame "%s" was booked a moment ago', p_frame)
+                ELSE format('host "%s", or its local share, was full a moment ago', p_host)
+            END
         ),
         coalesce(r.hint, 'That is over: try again.'),
         r.holder

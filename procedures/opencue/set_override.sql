@@ -1,8 +1,8 @@
 -- Sets the farm-wide override and flips every show that it concerns, one transaction per show.
 -- p_override: all or none, every show is managed or is not; per-show, each as set_managed() asked.
 -- A show that cannot be flipped now is in problems, a WARNING, and the next call's. Result: shows
--- flipped, shows_left. Locks and writes as flip(), retally.setting. Commits: not inside a block.
--- Raises 22023 for another value.
+-- flipped, shows_left. Locks and writes as flip(), change_override(). Commits: not inside a block.
+-- Raises 22023 for another value, RT005 when the override itself is locked by another session.
 CREATE OR REPLACE PROCEDURE retally.set_override(
     p_override text,
     INOUT shows bigint DEFAULT NULL,
@@ -13,6 +13,7 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     v_show record;
+    v_done record;
     v_failure text;
 BEGIN
     -- inside a transaction block this fails, before any work is done
@@ -22,18 +23,9 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
                 HINT = 'Say per-show, all or none.';
     END IF;
-    -- the flag in force becomes each show's own, so that no show is flipped by what comes next
-    INSERT INTO retally.scope_flag (scope, asked, managed)
-    SELECT
-        s.pk_show::text,
-        FALSE,
-        retally.is_managed(s.pk_show::text)
-    FROM public.show AS s
-    ON CONFLICT (scope) DO NOTHING;
-    COMMIT;
-    UPDATE retally.setting AS s
-    SET override = p_override
-    WHERE s.override <> p_override;
+    PERFORM retally.change_override(
+        p_override, ARRAY(SELECT s.pk_show::text FROM public.show AS s)
+    );
     COMMIT;
 
     shows := 0;
@@ -42,22 +34,21 @@ BEGIN
     FOR v_show IN
         SELECT
             s.pk_show::text AS show_id,
-            s.str_name::text AS name,
-            coalesce(f.asked, FALSE) AS asked
+            s.str_name::text AS name
         FROM public.show AS s
-        LEFT JOIN retally.scope_flag AS f ON s.pk_show::text = f.scope
-        -- a show that came in between has no row yet
-        WHERE f.scope IS NULL OR f.managed <> retally.overridden(f.asked, p_override)
         ORDER BY s.str_name, s.pk_show
     LOOP
         BEGIN
-            problems := problems || ARRAY(
-                SELECT format('show %s: %s', v_show.name, p.problem)
-                FROM
-                    retally.flip(v_show.show_id, v_show.asked) AS f,
-                    unnest(f.problems) AS p (problem)
-            );
-            shows := shows + 1;
+            SELECT f.*
+            INTO v_done
+            FROM retally.flip(v_show.show_id, NULL) AS f;
+            IF v_done.problems IS NOT NULL THEN
+                shows := shows + 1;
+                problems := problems || ARRAY(
+                    SELECT format('show %s: %s', v_show.name, p.problem)
+                    FROM unnest(v_done.problems) AS p (problem)
+                );
+            END IF;
         EXCEPTION
             WHEN OTHERS THEN
                 -- kept with its SQLSTATE; the next show must not suffer for this one

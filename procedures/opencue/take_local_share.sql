@@ -1,5 +1,5 @@
 -- Takes what local work uses from the job's share of its own host (host_local), or gives it back
--- (amounts below zero; then nothing happens where the share is gone). False when it does not fit.
+-- (p_cores of zero or less; nothing happens where the share is gone). False when it does not fit.
 -- p_host, p_job: ids. Core units, kB, whole GPUs.
 -- Locks and writes: one row of host_local.
 CREATE OR REPLACE FUNCTION retally.take_local_share(
@@ -21,7 +21,7 @@ BEGIN
         s.pk_host::text = p_host
         AND s.pk_job::text = p_job
         AND (
-            p_cores < 0
+            p_cores <= 0
             OR (
                 s.int_cores_idle >= p_cores
                 AND s.int_mem_idle >= p_mem_kb
@@ -29,7 +29,7 @@ BEGIN
                 AND s.int_gpu_mem_idle >= p_gpu_mem_kb
             )
         );
-    RETURN FOUND OR p_cores < 0;
+    RETURN FOUND OR p_cores <= 0;
 END
 $$;
 COMMENT ON FUNCTION retally.take_local_share(text, text, bigint, bigint, bigint, bigint) IS

@@ -20,8 +20,8 @@ ALTER TABLE retally.setting ADD COLUMN override text NOT NULL DEFAULT 'per-show'
 ALTER TABLE retally.setting ADD CONSTRAINT setting_override_is_known
 CHECK (override IN ('per-show', 'all', 'none'));
 ALTER TABLE retally.setting ADD COLUMN longest_flip interval NOT NULL DEFAULT '5 seconds';
-ALTER TABLE retally.setting ADD CONSTRAINT setting_longest_flip_is_not_negative
-CHECK (longest_flip >= interval '0');
+ALTER TABLE retally.setting ADD CONSTRAINT setting_longest_flip_is_short
+CHECK (longest_flip BETWEEN interval '0' AND interval '1 hour');
 ALTER TABLE retally.setting ADD COLUMN notify_releases boolean NOT NULL DEFAULT FALSE;
 COMMENT ON COLUMN retally.setting.override IS
 'Which flag is in force: each show''s own (per-show), or on (all) or off (none) for every show. '
