@@ -49,8 +49,8 @@ def managed(
       retally managed --show show1 on
       retally managed --override none
     """
+    need(override is None or not (names or switch), "--override is for every show, by itself")
     need(switch is None or names, "which show? add --show NAME")
-    need(override is None or not names, "--override is for every show: leave --show away")
     left = _set_override(conn, override) if override is not None else 0
     if switch is not None:
         for show in chosen_shows(conn, names):
@@ -58,7 +58,10 @@ def managed(
                 note(f"note: show {show.name}: {problem}")
     in_force = routines.override(conn)
     if in_force != "per-show":
-        note(f"override {in_force}: the shows' own flags wait until it is set to per-show")
+        note(
+            f"override {in_force}: the shows' own flags wait for"
+            " `retally managed --override per-show`"
+        )
     print_rows([_row(show) for show in chosen_shows(conn, names)], style, _COLUMNS)
     if left:
         sys.exit(Exit.BUSY)
@@ -71,7 +74,7 @@ def _set_override(conn: psycopg.Connection, override: str) -> int:
         note(f"note: {problem}")
     note(f"{counted(done.shows, 'show')} flipped")
     if done.shows_left:
-        note(f"{counted(done.shows_left, 'show')} left as they were: run it again")
+        note(f"not flipped: {counted(done.shows_left, 'show')}; run it again")
     return done.shows_left
 
 

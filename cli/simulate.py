@@ -186,7 +186,7 @@ def _table(report: Report) -> Table:
     rows: list[tuple[str, int]] = [
         ("booked", counts.booked),
         ("released", counts.released),
-        ("gone before their release", counts.gone),
+        ("gone before they were released", counts.gone),
         *((f"refused: {_words(name)}", number) for name, number in counts.refused.items()),
         ("memory changed", counts.memory_changed),
         *counts.events.items(),
@@ -197,9 +197,9 @@ def _table(report: Report) -> Table:
         ("rows adrift after it", audit.rows_adrift),
         ("rows left because busy", audit.rows_busy),
         ("rows adrift in shows not managed", audit.rows_adrift_unmanaged),
-        ("amounts of hosts lost or too many", len(audit.hosts_off)),
-        ("hosts with less than nothing idle", audit.hosts_negative),
-        ("local shares off", audit.local_shares_off),
+        ("idle amounts of hosts that are off", len(audit.hosts_off)),
+        ("hosts with idle below zero", audit.hosts_negative),
+        ("local shares that are off", audit.local_shares_off),
         ("frames with two procs", audit.frames_with_two_procs),
         ("procs without a host", audit.procs_without_host),
     ]
@@ -236,7 +236,11 @@ def _verdict(report: Report) -> str:
         return "rows were left because others held them"
     if code == Exit.DRIFT:
         return f"{counted(report.audit.rows_adrift, 'row')} adrift, {report.audit.lost:,} lost"
-    return "there were errors" if code == Exit.ERROR else "no drift, nothing lost"
+    if code == Exit.ERROR:
+        return "there were errors"
+    if not report.counts.booked and not report.counts.refused:
+        return "nothing to book: no frame waits, or no host has room"
+    return "no drift in managed shows, nothing lost"
 
 
 def _exit(report: Report) -> Exit:

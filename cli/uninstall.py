@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def uninstall(conn: psycopg.Connection, yes: bool) -> None:
     """Take retally out of the database; the farm stays as it was.
 
-    Drops the schema "retally" with its flags and records. Nothing else was ever added.
+    Drops the schema "retally" with its flags and records. Nothing else was ever added. Managed
+    shows are rebuilt first, once the bookings in flight are done, so that Cuebot counts on from
+    totals that are true.
 
     \b
     Example:

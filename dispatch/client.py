@@ -5,9 +5,16 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Self
 
+from psycopg_pool import PoolTimeout
+
 from retally.procedures import booking as calls
 from retally.sql.connect import connect, pool
-from retally.sql.errors import RetallyError, translated
+from retally.sql.errors import (
+    DatabaseUnreachableError,
+    NoConnectionError,
+    RetallyError,
+    translated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,14 +36,17 @@ class Dispatcher:
     ``prepared`` saves a fifth of a booking's work, and is for a direct connection to the server,
     or for a PgBouncer from 1.21 on with its ``max_prepared_statements`` set.
 
-    Every call raises DatabaseUnreachableError when the database is away. What became of that call
-    is not known then: releasing again is always right, and booking the frame again either books it
-    or raises FrameBookedError, whose ``proc`` is what the lost answer was about.
+    Every call raises DatabaseUnreachableError when the database is away; after it was restarted,
+    each connection of the pool fails one call that way. What became of the call is not known then:
+    releasing again is always right, and booking the frame again either books it or raises
+    FrameBookedError, whose ``proc`` is what the lost answer was about.
     """
 
     def __init__(
         self, dsn: str | None = None, *, connections: int = 4, prepared: bool = False
     ) -> None:
+        if connections < 1:
+            raise RetallyError(f"a Dispatcher cannot have {connections} connections", "1 or more")
         self._dsn = dsn
         self._connections = connections
         self._prepared = prepared
@@ -44,6 +54,8 @@ class Dispatcher:
 
     def __enter__(self) -> Self:
         """Open the pool. Raises DatabaseUnreachableError when the database cannot be reached."""
+        if self._pool is not None:
+            raise RetallyError("this Dispatcher is open already", "use another one, or this one")
         connect(self._dsn).close()  # says at once, and why; the pool only that it has none
         self._pool = pool(
             self._dsn,
@@ -87,5 +99,14 @@ class Dispatcher:
     def _connection(self) -> Iterator[psycopg.Connection]:
         if self._pool is None:
             raise RetallyError("this Dispatcher is not open", "use it inside of its `with` block")
-        with translated(), self._pool.connection() as conn:
-            yield conn
+        try:
+            with translated(), self._pool.connection() as conn:
+                yield conn
+        except DatabaseUnreachableError as error:
+            if not isinstance(error.__cause__, PoolTimeout):
+                raise
+            connect(self._dsn).close()  # where the database is away, this says so, and why
+            raise NoConnectionError(
+                f"all {self._connections} connections were busy for {_WAIT_SECONDS:.0f} s",
+                "nothing was sent; give Dispatcher more connections, or use it in fewer threads",
+            ) from error

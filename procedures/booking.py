@@ -56,6 +56,7 @@ class Answer:
 # not astuple(): it copies deeply, which costs more than sending the booking
 _fields = attrgetter(*(field.name for field in fields(Booking)))
 
+_IDS = ("host", "job", "layer", "frame")
 _LIMITS = (
     ("core_units", "core units", 2**63),
     ("mem_kb", "kB", 2**63),
@@ -136,11 +137,23 @@ def _unsendable(booking: Booking) -> InvalidBookingError | None:
     """What no parameter can hold could not even be sent, and would fail its whole batch."""
     for name, unit, limit in _LIMITS:
         value = getattr(booking, name)
-        if value is not None and not (isinstance(value, int) and -limit <= value < limit):
+        if value is not None and not (type(value) is int and -limit <= value < limit):
             return InvalidBookingError(
                 f"nothing can be booked with {value!r} {unit}",
                 f"a whole number is asked for, {limit - 1} at most",
             )
     if not isinstance(booking.local, bool | None):
         return InvalidBookingError(f"local is {booking.local!r}", "say True or False")
+    for name in _IDS:
+        if not _is_text(getattr(booking, name)):
+            return InvalidBookingError(
+                f"{name} is {getattr(booking, name)!r}", "an id is text, as the farm has it"
+            )
     return None
+
+
+def _is_text(value: object) -> bool:
+    """Whether a text parameter can hold it: no NUL, no half of a surrogate pair."""
+    if not isinstance(value, str):
+        return value is None
+    return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)

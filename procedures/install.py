@@ -38,6 +38,12 @@ DROP TYPE retally.booking;
 DROP SCHEMA retally;
 """
 
+_MANAGED = """
+SELECT s.show_id FROM retally.shows() AS s
+WHERE s.managed
+ORDER BY s.show_id
+"""
+
 _OCCUPIED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace('retally'))
 OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = to_regnamespace('retally'))
@@ -78,20 +84,33 @@ def install(conn: psycopg.Connection) -> Installed:
 def uninstall(conn: psycopg.Connection) -> bool:
     """Drop the schema ``retally`` with all that is in it; False where there is none.
 
-    The farm is left as it was. Raises StillUsedError, which names them, when objects of others use
-    ours or stand in the schema; then nothing is dropped.
+    The farm is left as it was, but for the totals of managed shows: they are rebuilt, for whoever
+    counts on from there. Raises StillUsedError, which names them, when objects of others use ours
+    or stand in the schema; ShowBusyError and StillBusyError when a managed show cannot be rebuilt
+    now. Nothing is dropped then.
     """
     with translated(), conn.transaction():
         version = schema_version(conn)
         if version is None:
             return False
         refuse_newer(version)
+        if version == known_version():
+            _hand_back(conn)
         migrate(conn)  # what an older version has left goes by its present names
         ours = [name for room in ROOMS for name in _room(room)]
         _drop(conn, [each for name in ours for each in _routines(conn, name)])
         tables = ", ".join(f"retally.{table}" for table in _TABLES)
         conn.execute(f"DROP TABLE {tables};{_DROP_REST}".encode())
         return True
+
+
+def _hand_back(conn: psycopg.Connection) -> None:
+    """Flip every managed show, so that its totals are exact at the end, and wait for bookings."""
+    managed = conn.execute(_MANAGED).fetchall()
+    if managed:
+        conn.execute("SELECT retally.change_override('none', '{}')")
+    for (show_id,) in managed:
+        conn.execute("SELECT retally.flip(%s, NULL)", (show_id,))
 
 
 def _room(room: str) -> dict[str, str]:

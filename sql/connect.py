@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,10 @@ _ARGUMENTS: dict[str, Any] = {
     "fallback_application_name": APPLICATION_NAME,
     "client_encoding": "utf8",
 }
+
+# The pool logs what it also raises. A program that has set up logging gets it; without this, the
+# others would find raw lines on their standard error.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 _ISOLATION = "default_transaction_isolation"
 

@@ -107,6 +107,10 @@ class DatabaseUnreachableError(RetallyError):
     """No connection: wrong DSN, server down, or lost in mid-run."""
 
 
+class NoConnectionError(RetallyError):
+    """Every connection of the pool was busy for too long; nothing was sent."""
+
+
 class PermissionDeniedError(RetallyError):
     """The role may not do this."""
 
@@ -155,7 +159,7 @@ _REACH = "check --dsn, RETALLY_DSN or libpq's PG… variables, and that the serv
 _PRIMARY = "connect to the primary server: a replica takes no changes"
 _HINTS = {
     "40P01": "nothing has changed: send it again",
-    "42501": "grant the role what docs/by-hand.md lists, or connect as another one",
+    "42501": "grant the role what docs/by-hand.md or dispatch.md lists, or connect as another one",
 }
 
 

@@ -98,14 +98,19 @@ DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         [
             (
                 "RT012",
-                'subscription of show "comet" to "{alloc}": 5000000 core units more would pass its burst'
-                " of 1000000, -7 are in use",
+                'subscription of show "comet" to "{alloc}": 5000000 core units more would pass its'
+                " burst of 1000000, -7 are in use",
             )
         ],
     ),
     "over_job_max": (
         "SELECT problem, message FROM retally.over_job_max('{job}', 5, 2000000)",
-        [("RT012", 'job "{job}": 2000000 GPUs more would pass its maximum of 1000000, -1 are in use')],
+        [
+            (
+                "RT012",
+                'job "{job}": 2000000 GPUs more would pass its maximum of 1000000, -1 are in use',
+            )
+        ],
     ),
     "first_come": (
         f"SELECT * FROM retally.first_come({_ONE} || {_TOO_BIG}, '{{{{}}}}')",

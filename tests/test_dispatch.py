@@ -259,3 +259,12 @@ def test_totals_without_a_row_hinder_nobody(farm_db: psycopg.Connection, work: W
     assert stored(farm_db, work, "subscription")[0] == 100
     assert release(farm_db, proc) is True
     assert stored(farm_db, work, "subscription")[0] == 0
+
+
+def test_read_uncommitted_is_read_committed_to_postgresql_and_books(
+    farm_db: psycopg.Connection, work: Work
+) -> None:
+    farm_db.execute("BEGIN ISOLATION LEVEL READ UNCOMMITTED")
+    assert release(farm_db, book(farm_db, booking(work)))
+    farm_db.execute("COMMIT")
+    assert drift(farm_db, work.show) == []

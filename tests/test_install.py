@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from conftest import fresh_database
+from small_farm import Rows, booking, make_work, stored
 
-from retally.procedures import install, uninstall
-from retally.sql.errors import NotInstalledError, RetallyError
+from retally.procedures import TOTALS, install, routines, uninstall
+from retally.procedures.booking import book
+from retally.sql.errors import NotInstalledError, RetallyError, ShowBusyError
 from retally.sql.farm_build import create_schema
-from retally.sql.migrate import known_version, require_current, schema_version
+from retally.sql.migrate import _SCHEMA, known_version, require_current, schema_version
+from retally.sql.text import sql_texts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from retally.sql.embedded import EmbeddedServer
 
 
@@ -37,6 +42,58 @@ def test_uninstall_leaves_the_farm_as_it_was(
     assert uninstall(empty_db)
     assert dump(server, empty_db) == before
     assert not uninstall(empty_db)
+
+
+def test_uninstall_hands_managed_shows_back_with_totals_that_are_true(
+    farm_db: psycopg.Connection,
+) -> None:
+    work = make_work(Rows(farm_db))
+    routines.set_managed(farm_db, work.show, managed=True)
+    book(farm_db, booking(work, core_units=300))
+    assert stored(farm_db, work, "job")[0] == 0
+    assert uninstall(farm_db)
+    assert {stored(farm_db, work, total)[0] for total in TOTALS} == {300}
+
+
+def test_a_show_that_cannot_be_handed_back_now_keeps_retally_where_it_is(
+    farm_db: psycopg.Connection, connect: Callable[[], psycopg.Connection]
+) -> None:
+    work = make_work(Rows(farm_db))
+    routines.set_managed(farm_db, work.show, managed=True)
+    other = connect()
+    other.execute("BEGIN")
+    book(other, booking(work))
+    with pytest.raises(ShowBusyError, match="in flight"):
+        uninstall(farm_db)
+    assert routines.override(farm_db) == "per-show"
+    other.execute("ROLLBACK")
+    assert uninstall(farm_db)
+
+
+def test_an_older_schema_is_uninstalled_without_a_trace(
+    server: EmbeddedServer, empty_db: psycopg.Connection
+) -> None:
+    create_schema(empty_db)
+    before = dump(server, empty_db)
+    name, first = next(iter(sql_texts("sql", "migrations").items()))
+    empty_db.execute(_SCHEMA)
+    empty_db.execute("INSERT INTO retally.migration (version, name) VALUES (1, %s)", (name,))
+    empty_db.execute(first)
+    empty_db.execute("INSERT INTO retally.managed_scope (scope) VALUES ('a show')")
+    assert uninstall(empty_db)
+    assert dump(server, empty_db) == before
+
+
+def test_an_upgrade_keeps_the_flags(empty_db: psycopg.Connection) -> None:
+    create_schema(empty_db)
+    name, first = next(iter(sql_texts("sql", "migrations").items()))
+    empty_db.execute(_SCHEMA)
+    empty_db.execute("INSERT INTO retally.migration (version, name) VALUES (1, %s)", (name,))
+    empty_db.execute(first)
+    empty_db.execute("INSERT INTO retally.managed_scope (scope) VALUES ('a show')")
+    assert install(empty_db).migrations == ("0002_dispatch",)
+    flag = empty_db.execute("SELECT scope, asked, managed FROM retally.scope_flag").fetchall()
+    assert flag == [("a show", True, True)]
 
 
 def test_installing_twice_changes_nothing(

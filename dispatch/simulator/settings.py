@@ -47,9 +47,14 @@ class Simulation:
         for name in _TIMES:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise SimulationError(f"{name} is {value}", "a time in seconds is above 0")
+                raise SimulationError(
+                    f"{name} is {value}", "a time is finite and above 0, in seconds"
+                )
         if self.kill_every is not None and not self.processes:
-            raise SimulationError("threads cannot be killed", "kill_every needs processes")
+            raise SimulationError(
+                "threads cannot be killed",
+                "kill_every (--kill-every) needs processes (--processes)",
+            )
 
 
 _TIMES = (

@@ -65,7 +65,7 @@ BEGIN
         message := format(
             'frame "%s" is booked already: proc %s on host %s', p_frame, v_proc.proc, v_proc.host
         );
-        hint := 'Another dispatcher was first, or an answer was lost: that proc is this booking.';
+        hint := 'Another dispatcher was first, or it is the answer to an earlier call that was lost.';
         RETURN;
     END IF;
 
