@@ -1,4 +1,4 @@
-"""What flips and overrides do beside sessions that hold what they need: they wait a bounded time."""
+"""Flips and overrides beside sessions that hold what they need: every wait has a bound."""
 
 from __future__ import annotations
 
