@@ -156,4 +156,6 @@ def _is_text(value: object) -> bool:
     """Whether a text parameter can hold it: no NUL, no half of a surrogate pair."""
     if not isinstance(value, str):
         return value is None
-    return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+    if "\0" in value:
+        return False
+    return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)

@@ -53,6 +53,8 @@ NONSENSE: list[tuple[type[RetallyError], dict[str, object], str]] = [
     (InvalidBookingError, {"gpus": 2**31}, "GPUs"),
     (InvalidBookingError, {"core_units": 4.5}, "4.5 core units"),
     (InvalidBookingError, {"local": "no"}, "'no'"),
+    (InvalidBookingError, {"frame": "a\0b"}, r"a\x00b"),
+    (InvalidBookingError, {"layer": "\ud800"}, r"\ud800"),
     (UnknownWorkError, {"job": "it's 5% {x}"}, "it's 5% {x}"),
     (UnknownWorkError, {"job": None}, "no job"),
     (UnknownWorkError, {"layer": "L"}, '"L"'),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
-from retally.dispatch import Booking
 from retally.dispatch.simulator import Simulation
 from retally.dispatch.simulator.choice import choose
 from retally.dispatch.simulator.draws import bucket, draws, run_seconds
 from retally.dispatch.simulator.farm import Share, Spot, Waiting
 from retally.sql.errors import SimulationError
+
+if TYPE_CHECKING:
+    from retally.dispatch import Booking
 
 
 def test_a_frame_runs_as_long_for_whoever_asks_and_the_mean_is_as_asked_for() -> None:

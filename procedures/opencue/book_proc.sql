@@ -48,7 +48,14 @@ BEGIN
         AND p_local IS NOT NULL
         AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
     THEN
-        v_managed := retally.is_managed(v_show);
+        -- is_managed() in short
+        SELECT f.managed
+        INTO v_managed
+        FROM retally.scope_flag AS f
+        WHERE f.scope = v_show;
+        IF NOT FOUND THEN
+            v_managed := retally.is_managed(v_show);
+        END IF;
         -- The proc first, as Cuebot does it: who waits for another booking of the same frame has
         -- no host in hand. One statement, so that the host is ours before the foreign key's check
         -- would share a lock on it with others. idle is read again when its row was waited for.
