@@ -86,12 +86,14 @@ def act(
 
 
 def _book(conn: psycopg.Connection, bookings: Iterator[product.Booking], batch: int) -> Act:
+    cursor = conn.cursor()  # as Dispatcher keeps one for each of its connections
+
     def one() -> int:
-        product.book(conn, next(bookings))
+        product.book(cursor, next(bookings))
         return 1
 
     def many() -> int:
-        answers = product.book_many(conn, _taken(bookings, batch))
+        answers = product.book_many(cursor, _taken(bookings, batch))
         for answer in answers:
             if answer.error:
                 raise answer.error
@@ -101,13 +103,15 @@ def _book(conn: psycopg.Connection, bookings: Iterator[product.Booking], batch: 
 
 
 def _release(conn: psycopg.Connection, bookings: Iterator[product.Booking], batch: int) -> Act:
+    cursor = conn.cursor()
+
     def one() -> int:
-        _expect_there(product.release(conn, str(next(bookings).frame)))
+        _expect_there(product.release(cursor, str(next(bookings).frame)))
         return 1
 
     def many() -> int:
         procs = [str(booking.frame) for booking in _taken(bookings, batch)]
-        _expect_there(all(product.release_many(conn, procs)))
+        _expect_there(all(product.release_many(cursor, procs)))
         return len(procs)
 
     return one if batch == 1 else many

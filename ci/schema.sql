@@ -344,7 +344,14 @@ BEGIN
         AND p_local IS NOT NULL
         AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
     THEN
-        v_managed := retally.is_managed(v_show);
+        -- is_managed() in short
+        SELECT f.managed
+        INTO v_managed
+        FROM retally.scope_flag AS f
+        WHERE f.scope = v_show;
+        IF NOT FOUND THEN
+            v_managed := retally.is_managed(v_show);
+        END IF;
         -- The proc first, as Cuebot does it: who waits for another booking of the same frame has
         -- no host in hand. One statement, so that the host is ours before the foreign key's check
         -- would share a lock on it with others. idle is read again when its row was waited for.
@@ -2611,7 +2618,7 @@ BEGIN
         message := format(
             'frame "%s" is booked already: proc %s on host %s', p_frame, v_proc.proc, v_proc.host
         );
-        hint := 'Another dispatcher was first, or an answer was lost: that proc is this booking.';
+        hint := 'Another dispatcher was first, or it is the answer to an earlier call that was lost.';
         RETURN;
     END IF;
 

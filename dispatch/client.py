@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakKeyDictionary
 
+from psycopg.rows import tuple_row
 from psycopg_pool import PoolTimeout
 
 from retally.procedures import booking as calls
@@ -51,6 +53,9 @@ class Dispatcher:
         self._connections = connections
         self._prepared = prepared
         self._pool: ConnectionPool[psycopg.Connection] | None = None
+        self._cursors: WeakKeyDictionary[psycopg.Connection, psycopg.Cursor[tuple[Any, ...]]] = (
+            WeakKeyDictionary()
+        )
 
     def __enter__(self) -> Self:
         """Open the pool. Raises DatabaseUnreachableError when the database cannot be reached."""
@@ -77,31 +82,34 @@ class Dispatcher:
 
         Raises the subclass of BookingRefusedError that says why not; nothing has changed then.
         """
-        with self._connection() as conn:
-            return calls.book(conn, booking)
+        with self._cursor() as cursor:
+            return calls.book(cursor, booking)
 
     def release(self, proc: str) -> bool:
         """End a proc and give back what it held; False when it was gone already."""
-        with self._connection() as conn:
-            return calls.release(conn, proc)
+        with self._cursor() as cursor:
+            return calls.release(cursor, proc)
 
     def book_many(self, bookings: Iterable[Booking]) -> list[Answer]:
         """Book many procs in one transaction; answers in the same order, refused ones included."""
-        with self._connection() as conn:
-            return calls.book_many(conn, bookings)
+        with self._cursor() as cursor:
+            return calls.book_many(cursor, bookings)
 
     def release_many(self, procs: Iterable[str]) -> list[bool]:
         """End many procs in one transaction; for each, in order, whether it was there."""
-        with self._connection() as conn:
-            return calls.release_many(conn, procs)
+        with self._cursor() as cursor:
+            return calls.release_many(cursor, procs)
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection]:
+    def _cursor(self) -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:
         if self._pool is None:
             raise RetallyError("this Dispatcher is not open", "use it inside of its `with` block")
         try:
             with translated(), self._pool.connection() as conn:
-                yield conn
+                # the pool lends a connection to one thread at a time, so its cursor is ours as well
+                if conn not in self._cursors:
+                    self._cursors[conn] = conn.cursor(row_factory=tuple_row)
+                yield self._cursors[conn]
         except DatabaseUnreachableError as error:
             if not isinstance(error.__cause__, PoolTimeout):
                 raise
