@@ -35,7 +35,7 @@ class Dispatcher:
     ``dsn`` as for ``connect``. A context manager: leaving it closes the connections. Whether a
     booking writes totals is up to the show's flag, in the database; the caller need not know.
 
-    ``prepared`` saves a fifth of a booking's work, and is for a direct connection to the server,
+    ``prepared`` saves a seventh of a booking's work, and is for a direct connection to the server,
     or for a PgBouncer from 1.21 on with its ``max_prepared_statements`` set.
 
     Every call raises DatabaseUnreachableError when the database is away; after it was restarted,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 from concurrency import await_blocked, run_in_background
 from dispatch_load import is_managed
@@ -16,6 +15,8 @@ from retally.sql.errors import ShowBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import psycopg
 
     Connect = Callable[[], psycopg.Connection]
 
