@@ -199,7 +199,7 @@ def test_simulate_reports_as_json_and_exits_with_0(farm: psycopg.Connection) -> 
     assert report["counts"]["kills"] == 0
     assert report["audit"]["rows_adrift"] == 0
     assert report["audit"]["hosts_off"] == []
-    assert "no drift, nothing lost" in result.stderr
+    assert "no drift in managed shows, nothing lost" in result.stderr
 
 
 def test_simulate_refuses_a_database_of_a_cuebot_unless_told_otherwise(
