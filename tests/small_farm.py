@@ -302,3 +302,8 @@ def drift(conn: psycopg.Connection, *shows: str) -> list[tuple[Any, ...]]:
     for show in shows:
         found += conn.execute("SELECT * FROM retally.drift(%s)", (show,)).fetchall()
     return found
+
+
+def manage(conn: psycopg.Connection, work: Work, managed: bool) -> None:
+    """Set the show's own flag, as an operator does."""
+    conn.execute("CALL retally.set_managed(%s, %s)", (work.show, managed))

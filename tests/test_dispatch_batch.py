@@ -15,6 +15,7 @@ from small_farm import (
     drift,
     idle,
     make_work,
+    manage,
     share_idle,
     stored,
 )
@@ -41,10 +42,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def work(farm_db: psycopg.Connection) -> Work:
     return make_work(Rows(farm_db), 'it\'s 100% "new"')
-
-
-def manage(conn: psycopg.Connection, work: Work, managed: bool) -> None:
-    conn.execute("CALL retally.set_managed(%s, %s)", (work.show, managed))
 
 
 def errors(answers: list[Answer]) -> list[type[Exception] | None]:

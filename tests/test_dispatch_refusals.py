@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from concurrency import await_blocked, in_background
-from small_farm import Rows, Work, booking, contents, drift, make_work
+from small_farm import Rows, Work, booking, contents, drift, make_work, manage
 
 from retally.procedures.booking import book, book_many, release, release_many
 from retally.sql.errors import (
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def work(farm_db: psycopg.Connection) -> Work:
     return make_work(Rows(farm_db), 'it\'s 100% "new"')
-
-
-def manage(conn: psycopg.Connection, work: Work, managed: bool) -> None:
-    conn.execute("CALL retally.set_managed(%s, %s)", (work.show, managed))
 
 
 #: What is asked for, and what the refusal has to say.

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from small_farm import Rows, Work, booking, contents, drift, idle, make_work, stored
+from small_farm import Rows, Work, booking, contents, drift, idle, make_work, manage, stored
 
 from retally.procedures import TOTALS
 from retally.procedures.booking import book, book_many, release, release_many
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def work(farm_db: psycopg.Connection) -> Work:
     return make_work(Rows(farm_db))
-
-
-def manage(conn: psycopg.Connection, work: Work, managed: bool) -> None:
-    conn.execute("CALL retally.set_managed(%s, %s)", (work.show, managed))
 
 
 def notify(conn: psycopg.Connection) -> None:

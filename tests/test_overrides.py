@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from concurrency import await_blocked, in_background
 from dispatch_load import is_managed
-from small_farm import Rows, Work, booking, contents, corrupt, drift, make_work, stored
+from small_farm import Rows, Work, booking, contents, corrupt, drift, make_work, manage, stored
 
 from retally.procedures import TOTALS
 from retally.procedures.booking import book, release
@@ -28,10 +28,6 @@ def works(farm_db: psycopg.Connection) -> list[Work]:
         for managed in wishes:
             manage(farm_db, work, managed)
     return works
-
-
-def manage(conn: psycopg.Connection, work: Work, managed: bool) -> None:
-    conn.execute("CALL retally.set_managed(%s, %s)", (work.show, managed))
 
 
 def override(conn: psycopg.Connection, value: str | None) -> tuple[Any, ...]:
