@@ -31,7 +31,20 @@ _NAMES = "SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace = to_regname
 
 # In the order in which they may go. Our own names only: what others have put into the schema, or
 # built on what is ours, makes the server refuse, and name it.
-_TABLES = ("due", "deferred", "pass", "scope_flag", "setting", "migration")
+_TABLES = (
+    "ledger",
+    "run",
+    "worker",
+    "due",
+    "deferred",
+    "history",
+    "pass",
+    "scope_mode",
+    "scope_flag",
+    "setting",
+    "installed",
+    "migration",
+)
 _DROP_REST = """
 DROP TYPE retally.finding;
 DROP TYPE retally.booking;
