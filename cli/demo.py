@@ -125,8 +125,8 @@ def _prepare(conn: psycopg.Connection) -> None:
 
 def _play(conn: psycopg.Connection, dsn: str, stop: threading.Event, seconds: float | None) -> Look:
     """Run worker and simulator until the end; answers with the last look."""
-    settings = WorkerSettings.from_flags(
-        subscription_interval=1.0, resource_interval=2.0, pool_size=2, totals=",".join(TOTALS)
+    settings = WorkerSettings(
+        subscription_interval=1.0, resource_interval=2.0, pool_size=2, totals=TOTALS
     )
     rest, end = threading.Event(), threading.Event()
     until = None if seconds is None else time.monotonic() + seconds

@@ -15,6 +15,7 @@ from retally.cli.install import install
 from retally.cli.managed import managed
 from retally.cli.output import print_anything
 from retally.cli.recompute import recompute
+from retally.cli.settings import settings_command
 from retally.cli.simulate import simulate_command
 from retally.cli.status import status
 from retally.cli.uninstall import uninstall
@@ -47,6 +48,7 @@ for _command in (
     recompute,
     managed,
     worker,
+    settings_command,
     demo,
     simulate_command,
     farm,

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
 from retally.procedures import TOTALS, Show, routines
 from retally.sql.connect import connect
 from retally.sql.migrate import require_current
+from retally.worker.settings import (
+    DEFAULT_FILE,
+    FILE_VARIABLE,
+    WorkerSettings,
+    flag_of,
+    read,
+    read_dsn,
+    variable_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +26,19 @@ if TYPE_CHECKING:
     import psycopg
 
 F = TypeVar("F", bound="Callable[..., Any]")
+
+#: What stands for the value of a setting in the help, unless that lists the values.
+_METAVARS = {
+    "dsn": "DSN",
+    "subscription_interval": "SECONDS",
+    "resource_interval": "SECONDS",
+    "pool_size": "N",
+    "totals": f"[{'|'.join(TOTALS)}]",
+    "statement_timeout": "SECONDS",
+    "shutdown_grace": "SECONDS",
+    "metrics_port": "PORT",
+    "metrics_host": "ADDRESS",
+}
 
 
 def debug_option(command: F) -> F:
@@ -34,16 +56,60 @@ def debug_option(command: F) -> F:
     )(command)
 
 
-def dsn_option(command: F) -> F:
-    """``--dsn``, handed on as the parameter ``dsn``; and ``--debug``."""
-    option = click.option(
-        "--dsn",
-        envvar="RETALLY_DSN",
-        metavar="DSN",
-        help="libpq connection string or URI of the farm's database"
-        "  [env: RETALLY_DSN; default: libpq's own PG… variables]",
+def dsn_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--dsn`` and ``--config``, handed on as the parameter ``dsn``; and ``--debug``."""
+
+    @functools.wraps(command)
+    def resolved(*args: Any, dsn: str | None, config: str | None, **kwargs: Any) -> Any:
+        return command(*args, dsn=read_dsn(dsn, config), **kwargs)
+
+    return _setting_option("dsn")(_config_option(debug_option(resolved)))
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A flag for each setting, ``--config`` and ``--debug``.
+
+    The command gets ``reread``, which reads all settings anew at each call.
+    """
+
+    @functools.wraps(command)
+    def resolved(config: str | None, **kwargs: Any) -> Any:
+        flags = {name: kwargs.pop(name) for name in WorkerSettings.model_fields}
+        flags["totals"] = flags["totals"] or None
+        return command(reread=functools.partial(read, flags, config), **kwargs)
+
+    options = _config_option(debug_option(resolved))
+    for name in reversed(WorkerSettings.model_fields):
+        options = _setting_option(name)(options)
+    return options
+
+
+def _config_option(command: F) -> F:
+    return click.option(
+        "--config",
+        metavar="FILE",
+        help=f"TOML file with settings.  [env: {FILE_VARIABLE}; default: {DEFAULT_FILE} if it"
+        " exists]",
+    )(command)
+
+
+def _setting_option(name: str) -> Callable[[F], F]:
+    """The flag of one setting; its value is checked where those from elsewhere are."""
+    described = WorkerSettings.model_fields[name]
+    default = described.default
+    env = variable_of(name)
+    text = described.description
+    if several := isinstance(default, tuple):
+        text, env, default = f"{text} May be repeated.", f"{env}, separated by commas", "all five"
+    if name == "dsn":
+        default = "libpq's own PG… variables"
+    return click.option(
+        flag_of(name),
+        name,
+        multiple=several,
+        metavar=_METAVARS.get(name) or f"[{'|'.join(get_args(described.annotation))}]",
+        help=f"{text}  [env: {env}; default: {'none' if default is None else default}]",
     )
-    return option(debug_option(command))
 
 
 def database(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,7 +158,8 @@ def format_option(command: F) -> F:
         type=click.Choice(["table", "json", "csv"]),
         default="table",
         show_default=True,
-        help="How to print: a table in cores for people, JSON or CSV in core units for programs.",
+        help="How to print: a table for people, amounts in cores; JSON or CSV for programs, amounts"
+        " in core units.",
     )(command)
 
 

@@ -6,8 +6,10 @@
 from retally.procedures.booking import Answer, Booking
 from retally.procedures.install import Installed, install, uninstall
 from retally.procedures.records import (
+    MODES,
     OVERRIDES,
     TOTALS,
+    Claim,
     Drift,
     Finding,
     HostDrift,
@@ -19,10 +21,12 @@ from retally.procedures.records import (
 )
 
 __all__ = [
+    "MODES",
     "OVERRIDES",
     "TOTALS",
     "Answer",
     "Booking",
+    "Claim",
     "Drift",
     "Finding",
     "HostDrift",

@@ -48,6 +48,8 @@ _TABLES = (
 _DROP_REST = """
 DROP TYPE retally.finding;
 DROP TYPE retally.booking;
+DROP TYPE retally.amount;
+DROP TYPE retally.change;
 DROP SCHEMA retally;
 """
 

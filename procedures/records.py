@@ -9,10 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 #: What may override every show's own flag; per-show is none of it.
 OVERRIDES = ("per-show", "all", "none")
+
+#: What the ticks do to an unmanaged show: leave it alone, look at it, or repair it.
+MODES = ("off", "watch", "repair")
+
+#: Whose passes they are when it is no tick's.
+BY_HAND = "by hand"
 
 #: The five totals, in the order in which a booking updates them.
 TOTALS = ("subscription", "layer", "job", "folder", "point")
@@ -22,7 +29,8 @@ TOTALS = ("subscription", "layer", "job", "folder", "point")
 class Show:
     """A show and its flags; ``farm_flag`` is None where the farm has no such column.
 
-    ``rebuilt``: the ticks rebuild its totals, because of the one flag or the other.
+    ``rebuilt``: the ticks rebuild its totals, because of the one flag or the other. ``mode``: what
+    they do where they do not, one of MODES; None: as the worker's settings say.
     """
 
     show_id: str
@@ -30,6 +38,7 @@ class Show:
     managed: bool
     farm_flag: bool | None
     rebuilt: bool
+    mode: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,16 +110,40 @@ class Pass:
 
 @dataclass(frozen=True)
 class LastPass:
-    """The latest pass over one total of one show, and when it ended."""
+    """The latest pass of a tick, or by hand, over one total of one show, and when it ended.
+
+    ``action``: rebuilt, watched or repaired; ``worker``: who. ``passes``: how many there were.
+    """
 
     show_id: str
+    tick: str
     total: str
+    action: str
+    worker: str
     finished_at: datetime
     rows_adrift: int
     rows_changed: int
     rows_deferred: int
     rows_failed: int
+    core_units: int
+    gpus: int
     seconds: float
+    passes: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a worker got of what is due in a tick, and what it may ask for next.
+
+    ``failures``: the shows that it got, and how many passes over them have failed running.
+    ``left``: shows still due. ``late_in``: seconds until anyone may have these; ``next_in``:
+    seconds until the tick is due again.
+    """
+
+    failures: Mapping[str, int]
+    left: int
+    late_in: float
+    next_in: float
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from psycopg.rows import class_row, dict_row, tuple_row
 
 from retally.procedures.records import (
+    BY_HAND,
+    Claim,
     Drift,
     Finding,
     HostDrift,
@@ -35,7 +37,8 @@ def check_farm(conn: psycopg.Connection) -> None:
 def shows(conn: psycopg.Connection) -> list[Show]:
     """Every show of the farm, by name."""
     query: LiteralString = """
-        SELECT s.show_id, s.name, s.managed, s.farm_flag, s.rebuilt FROM retally.shows() AS s
+        SELECT s.show_id, s.name, s.managed, s.farm_flag, s.rebuilt, s.mode
+        FROM retally.shows() AS s
     """
     with translated(), conn.cursor(row_factory=class_row(Show)) as cursor:
         return cursor.execute(query).fetchall()
@@ -81,23 +84,42 @@ def findings(
     ]
 
 
-def mend(conn: psycopg.Connection, found: Sequence[Finding], *, wait: bool) -> list[Pass]:
+def mend(
+    conn: psycopg.Connection,
+    found: Sequence[Finding],
+    *,
+    wait: bool,
+    tick: str = BY_HAND,
+    worker: str = BY_HAND,
+) -> list[Pass]:
     """Lock, sum again and write what was found adrift in one show, in one transaction.
 
-    ``wait``: wait for busy rows, within a bound; see docs/by-hand.md. Raises ShowBusyError when
-    another writer holds the show.
+    ``wait``: wait for busy rows, within a bound; see docs/by-hand.md. ``tick`` and ``worker``: in
+    whose name the passes are kept. Raises ShowBusyError when another writer holds the show.
     """
     query: LiteralString = """
         SELECT
             m.show_id, m.total, m.rows_adrift, m.rows_changed, m.rows_deferred, m.rows_failed,
             m.core_units, m.gpus, m.seconds, m.problems
-        FROM retally.mend(%s::text[]::retally.finding[], %s) AS m
+        FROM retally.mend(%s::text[]::retally.finding[], %s, 'rebuilt', %s, %s) AS m
     """
-    rows = _rows(conn, query, ([finding.token for finding in found], wait))
-    return [
-        Pass(show, total, found, changed, busy, bad, int(cores), int(gpus), secs, tuple(problems))
-        for show, total, found, changed, busy, bad, cores, gpus, secs, problems in rows
-    ]
+    return [_pass(*row) for row in _rows(conn, query, (_tokens(found), wait, tick, worker))]
+
+
+def note_findings(
+    conn: psycopg.Connection,
+    found: Sequence[Finding],
+    *,
+    action: str,
+    tick: str,
+    worker: str,
+    seconds: float,
+) -> None:
+    """Keep what was found as passes that wrote nothing: of quiet shows, and of watched ones."""
+    query: LiteralString = """
+        SELECT retally.note_findings(%s::text[]::retally.finding[], %s, %s, %s, %s)
+    """
+    _rows(conn, query, (_tokens(found), action, tick, worker, seconds))
 
 
 def set_managed(conn: psycopg.Connection, show: str, *, managed: bool) -> tuple[str, ...]:
@@ -127,13 +149,15 @@ def override(conn: psycopg.Connection) -> str:
 
 
 def last_passes(conn: psycopg.Connection) -> list[LastPass]:
-    """The latest pass over each total of each show; empty after a crash, and on a replica."""
+    """The latest pass by tick over each total of each show; none after a crash, or on a replica."""
     query: LiteralString = """
         SELECT
-            p.scope AS show_id, p.total, p.finished_at, p.rows_adrift, p.rows_changed,
-            p.rows_deferred, p.rows_failed, p.seconds
+            p.scope AS show_id, p.tick, p.total, p.action, p.worker, p.finished_at, p.rows_adrift,
+            p.rows_changed, p.rows_deferred, p.rows_failed,
+            p.core_units_adrift::bigint AS core_units, p.gpus_adrift::bigint AS gpus, p.seconds,
+            p.passes
         FROM retally.pass AS p
-        ORDER BY p.scope, array_position(retally.totals(), p.total)
+        ORDER BY p.scope, array_position(retally.totals(), p.total), p.tick
     """
     if _rows(conn, "SELECT pg_is_in_recovery()")[0][0]:
         return []  # unlogged tables are not there
@@ -161,12 +185,66 @@ def host_drift(conn: psycopg.Connection) -> list[HostDrift]:
 
 def claim_due(
     conn: psycopg.Connection, tick: str, interval: float, show_ids: Sequence[str], worker: str
-) -> list[str]:
-    """The ids among ``show_ids`` that are due in this tick and now ours. ``interval``: seconds."""
+) -> Claim:
+    """Take this worker's share of what is due in this tick. ``interval``: seconds."""
     query: LiteralString = """
-        SELECT c FROM retally.claim_due(%s, make_interval(secs => %s), %s, %s) AS c
+        SELECT c.claimed, c.failures, c.due, c.late_in, c.next_in
+        FROM retally.claim_due(%s, make_interval(secs => %s), %s, %s) AS c
     """
-    return [row[0] for row in _rows(conn, query, (tick, interval, list(show_ids), worker))]
+    row = _rows(conn, query, (tick, interval, list(show_ids), worker))[0]
+    claimed, failures, left, late_in, next_in = row
+    return Claim(dict(zip(claimed, failures, strict=True)), left, late_in, next_in)
+
+
+def note_failure(
+    conn: psycopg.Connection, tick: str, show_id: str, pause: float, error: str
+) -> None:
+    """Leave a show alone in this tick for ``pause`` seconds, whatever worker asks."""
+    query: LiteralString = "SELECT retally.note_failure(%s, %s, make_interval(secs => %s), %s)"
+    _rows(conn, query, (tick, show_id, pause, error))
+
+
+def note_recovery(conn: psycopg.Connection, tick: str, show_ids: Sequence[str]) -> None:
+    """Forget that passes of this tick over these shows have failed."""
+    _rows(conn, "SELECT retally.note_recovery(%s, %s)", (tick, list(show_ids)))
+
+
+def forget_worker(conn: psycopg.Connection, worker: str) -> None:
+    """Take a worker that stops off the list; the others share out its shows at once."""
+    _rows(conn, "SELECT retally.forget_worker(%s)", (worker,))
+
+
+def set_mode(conn: psycopg.Connection, show: str, mode: str | None) -> None:
+    """Say what the ticks do to a show while it is unmanaged; None: as the worker's settings say."""
+    with translated():
+        conn.execute("CALL retally.set_mode(%s, %s)", (show, mode))
+
+
+def prune(conn: psycopg.Connection) -> None:
+    """Delete what is older than its age in ``retally.setting``."""
+    with translated():
+        conn.execute("CALL retally.prune()")
+
+
+def _tokens(found: Sequence[Finding]) -> list[str]:
+    return [finding.token for finding in found]
+
+
+def _pass(
+    show: str,
+    total: str,
+    adrift: int,
+    changed: int,
+    busy: int,
+    failed: int,
+    cores: int,
+    gpus: int,
+    seconds: float,
+    problems: Sequence[str],
+) -> Pass:
+    return Pass(
+        show, total, adrift, changed, busy, failed, int(cores), int(gpus), seconds, tuple(problems)
+    )
 
 
 def _rows(

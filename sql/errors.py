@@ -91,6 +91,14 @@ class JustTakenError(BookingRefusedError):
     """RT014: somebody else was first, and what stood in the way is gone by now: try again."""
 
 
+class RepairRefusedError(RetallyError):
+    """RT015: a repair would change too much of an unmanaged show at once; nothing has changed."""
+
+
+class UnknownRunError(RetallyError):
+    """RT016: the ledger has no run of this number."""
+
+
 class FarmExistsError(RetallyError):
     """The database already holds a farm, or tables that one would collide with."""
 
@@ -150,6 +158,8 @@ _BY_SQLSTATE: dict[str, type[RetallyError]] = {
     "RT012": OverCapError,
     "RT013": NoSubscriptionError,
     "RT014": JustTakenError,
+    "RT015": RepairRefusedError,
+    "RT016": UnknownRunError,
     "40P01": DeadlockError,
     "42501": PermissionDeniedError,
 }

@@ -1,11 +1,10 @@
-"""The worker's parts by themselves: settings, log, signals, pauses, its check before it starts."""
+"""The worker's parts by themselves: ticks, log, pauses, its check before it starts."""
 
 from __future__ import annotations
 
 import io
 import json
 import logging
-import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,6 @@ import pytest
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from psycopg.conninfo import make_conninfo
-from pydantic import ValidationError
 
 from retally.procedures import TOTALS, uninstall
 from retally.sql.connect import connect
@@ -26,7 +24,7 @@ from retally.sql.errors import (
     NotInstalledError,
     PermissionDeniedError,
 )
-from retally.worker import Worker, WorkerSettings, configure_logging, stop_on_signals
+from retally.worker import Worker, WorkerSettings, configure_logging
 from retally.worker.backoff import LONGEST, Backoff
 from retally.worker.run import mind_the_clock
 from retally.worker.spread import spread
@@ -49,46 +47,6 @@ def log() -> Iterator[io.StringIO]:
     root.handlers = handlers
     root.setLevel(level)
     structlog.reset_defaults()
-
-
-def test_a_flag_that_is_not_given_leaves_it_to_the_environment_and_that_to_the_default(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("RETALLY_POOL_SIZE", "7")
-    monkeypatch.setenv("RETALLY_RESOURCE_INTERVAL", "20")
-    monkeypatch.setenv("RETALLY_TOTALS", "point, subscription")
-
-    settings = WorkerSettings.from_flags(pool_size=None, resource_interval=30.0)
-
-    assert settings.pool_size == 7
-    assert settings.resource_interval == 30.0
-    assert settings.subscription_interval == 3.0
-    assert settings.totals == ("subscription", "point")
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "said"),
-    [
-        ("subscription_interval", "0", "greater than or equal to 0.1"),
-        ("resource_interval", "inf", "finite"),
-        ("resource_interval", "soon", "valid number"),
-        ("pool_size", "0", "greater than or equal to 1"),
-        ("pool_size", "1.5", "valid integer"),
-        ("totals", "subscription,hosts", "no such total: hosts; there are subscription, layer"),
-        ("log_format", "xml", "'text' or 'json'"),
-    ],
-)
-def test_a_setting_that_makes_no_sense_is_refused_by_its_name(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
-) -> None:
-    monkeypatch.setenv(f"RETALLY_{name.upper()}", value)
-
-    with pytest.raises(ValidationError) as refused:
-        WorkerSettings()
-
-    [error] = refused.value.errors()
-    assert error["loc"] == (name,)
-    assert said in error["msg"]
 
 
 @pytest.mark.parametrize(
@@ -148,16 +106,6 @@ def test_who_stops_early_gets_no_further_task_and_the_running_ones_are_waited_fo
         release.set()
         results.close()  # type: ignore[attr-defined]
         assert ended == ["long"]
-
-
-def test_signals_set_the_event_and_the_former_handlers_are_back_afterwards() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before = signal.getsignal(number)
-        stop = threading.Event()
-        with stop_on_signals(stop):
-            signal.raise_signal(number)
-            assert stop.wait(_PATIENCE)
-        assert signal.getsignal(number) is before
 
 
 def test_a_tick_that_a_changed_clock_has_put_far_off_runs_at_once() -> None:

@@ -9,33 +9,37 @@ import time
 LONGEST = 300.0
 
 
-class Backoff:
-    """Pauses by key: one ``first`` (seconds) at most, then twice as long with every failure.
+def pause_after(failures: int, first: float) -> float:
+    """Seconds to pause after so many failures running: ``first`` at most, then twice as long each.
 
-    Each pause is drawn from the upper half of its length, so that several workers, or shows that
-    failed together, do not come back together. In memory: a restart tries everything again.
+    Drawn from the upper half of its length, so that several workers, or shows that failed
+    together, do not come back together.
     """
+    # the exponent is bounded, since 2.0 ** 1024 does not fit a float
+    longest = min(first * 2.0 ** min(failures - 1, 32), max(LONGEST, first))
+    return random.uniform(longest / 2, longest)  # noqa: S311 - nothing secret
+
+
+class Backoff:
+    """The pauses of one thing that fails and recovers, in memory: a restart tries it again."""
 
     def __init__(self, first: float) -> None:
         self._first = first
-        self._failures: dict[str, int] = {}
-        self._until: dict[str, float] = {}
+        self._failures = 0
+        self._until = 0.0
 
-    def holds(self, key: str) -> bool:
-        """Whether the pause of ``key`` is still on."""
-        return time.monotonic() < self._until.get(key, 0.0)
+    def holds(self) -> bool:
+        """Whether the pause is still on."""
+        return time.monotonic() < self._until
 
-    def failed(self, key: str) -> float:
+    def failed(self) -> float:
         """Note a failure; answers with the pause in seconds."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        # the exponent is bounded, since 2.0 ** 1024 does not fit a float
-        longest = min(self._first * 2.0 ** min(failures, 32), max(LONGEST, self._first))
-        pause = random.uniform(longest / 2, longest)  # noqa: S311 - nothing secret
-        self._until[key] = time.monotonic() + pause
+        self._failures += 1
+        pause = pause_after(self._failures, self._first)
+        self._until = time.monotonic() + pause
         return pause
 
-    def succeeded(self, key: str) -> None:
-        """Forget the failures of ``key``."""
-        self._failures.pop(key, None)
-        self._until.pop(key, None)
+    def succeeded(self) -> None:
+        """Forget the failures."""
+        self._failures = 0
+        self._until = 0.0

@@ -19,6 +19,9 @@ from retally.sql.errors import DatabaseUnreachableError, RetallyError, translate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from retally.worker.health import Health
+    from retally.worker.metrics import Metrics
+
 _WAIT_SECONDS = 5.0  # for a connection; after that, a tick gives up until its next time
 _IDLE_SECONDS = 10.0  # between two statements, where the worker itself spends next to nothing
 _CANCEL_SECONDS = 2.0  # for a cancelled transaction to be over
@@ -49,8 +52,18 @@ class Database:
     ``connections``: how many threads will use it at a time. ``statement_timeout``: seconds.
     """
 
-    def __init__(self, dsn: str | None, *, connections: int, statement_timeout: float) -> None:
+    def __init__(
+        self,
+        dsn: str | None,
+        *,
+        connections: int,
+        statement_timeout: float,
+        metrics: Metrics,
+        health: Health,
+    ) -> None:
         self._dsn = dsn
+        self._metrics = metrics
+        self._health = health
         self._pool = pool(dsn, max_size=connections, timeout=_WAIT_SECONDS, check=self._check)
         self._limits = (_milliseconds(statement_timeout), _milliseconds(_IDLE_SECONDS))
         # two statements at most stand in one transaction
@@ -63,6 +76,7 @@ class Database:
     def open(self) -> None:
         """Begin to hand out connections."""
         self._pool.open()
+        self._metrics.watch_pool(self._pool.get_stats)
 
     def close(self) -> None:
         """Begin no further transaction; those that run go on."""
@@ -122,6 +136,7 @@ class Database:
         with self._changed:
             overdue = [conn for conn, end in self._in_use.items() if end < time.monotonic()]
             for conn in overdue:
+                self._metrics.fault("connection_cut")
                 _log.warning("connection cut", reason="the server does not keep its time-outs")
                 _cut(conn)
 
@@ -155,6 +170,8 @@ class Database:
             if first:
                 self._lost_at = time.monotonic()
         if first:
+            self._metrics.fault("database_lost")
+            self._tell(up=False)
             reason = self._reason(error)
             _log.error("database lost, waiting for it", error=str(reason), hint=reason.hint)
 
@@ -170,8 +187,13 @@ class Database:
     def _found(self) -> None:
         with self._changed:
             lost_at, self._lost_at = self._lost_at, None
+        self._tell(up=True)
         if lost_at is not None:
             _log.info("database is back", seconds=round(time.monotonic() - lost_at, 1))
+
+    def _tell(self, *, up: bool) -> None:
+        self._metrics.database_up(up)
+        self._health.database(up)
 
 
 def _cut(conn: psycopg.Connection) -> None:

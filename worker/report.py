@@ -1,4 +1,4 @@
-"""What the log says of a tick's passes: what changed, what was left, what failed; not the rest."""
+"""What the log and the metrics are told of a tick's passes."""
 
 from __future__ import annotations
 
@@ -6,58 +6,93 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from retally.sql.errors import RetallyError
+from retally.sql.errors import RepairRefusedError, RetallyError
+from retally.worker.faults import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retally.procedures import Pass, Show
+    from retally.worker.metrics import Metrics
 
 _log = structlog.get_logger("retally.worker")
 
+_EVENTS = {
+    "rebuilt": "totals rebuilt",
+    "repaired": "totals repaired",
+    "watched": "drift found",
+}
+
 
 class Report:
-    """Logs for one tick. Remembers each show's problems, so as to tell each of them once."""
+    """Tells of one tick. Remembers each show's problems, so as to log each of them once."""
 
-    def __init__(self, tick: str, interval: float) -> None:
+    def __init__(self, tick: str, interval: float, metrics: Metrics) -> None:
         self._tick = tick
         self._interval = interval
+        self._metrics = metrics
         self._problems: dict[str, frozenset[str]] = {}
+        self._drift: dict[str, tuple[int, int]] = {}
+        self._refusals: dict[str, str] = {}
         self._late = False
 
-    def rebuilt(self, show: Show, passes: Sequence[Pass], seconds: float) -> None:
+    def served(self, show: Show, action: str, passes: Sequence[Pass], seconds: float) -> None:
         """A show was served; ``seconds``: how long that took, waiting for its turn included."""
+        self._metrics.served(self._tick, show.name, action, passes, seconds)
+        self._refusals.pop(show.show_id, None)
         changed = sum(p.rows_changed for p in passes)
         deferred = sum(p.rows_deferred for p in passes)
         adrift = sum(p.rows_adrift for p in passes)
         failed = sum(p.rows_failed for p in passes)
+        core_units = sum(p.core_units for p in passes)
+        if action == "repaired":
+            for each in passes:
+                self._metrics.repaired(show.name, each.total, each.rows_changed)
         told = self._tell_problems(show, passes)
-        # A row that cannot be mended is found adrift by every pass: once told, it is no news.
-        news = changed or deferred or told or adrift > failed
-        left = "totals left adrift" if news else "nothing new"
+        # what nobody mends is found adrift by every pass: once told, it is no news
+        same = self._drift.get(show.show_id, (0, 0)) == (adrift, core_units)
+        self._drift[show.show_id] = (adrift, core_units)
+        news = changed or deferred or told or (adrift > failed and not same)
+        left = _EVENTS["watched"] if action == "watched" else "totals left adrift"
+        quiet = "nothing new" if adrift else "nothing adrift"
         (_log.info if news else _log.debug)(
-            "totals rebuilt" if changed else left,
+            _EVENTS[action] if changed else left if news else quiet,
             tick=self._tick,
             show=show.name,
+            action=action,
             rows_adrift=adrift,
             rows_changed=changed,
             rows_deferred=deferred,
             rows_failed=failed,
-            core_units=sum(p.core_units for p in passes),
+            core_units=core_units,
             gpus=sum(p.gpus for p in passes),
             seconds=round(seconds, 4),
         )
 
-    def deferred(self, show: Show | None, error: RetallyError) -> None:
+    def deferred(self, show: Show | None, error: Exception) -> None:
         """Somebody else holds what is needed: the next pass takes it. None: the whole pass."""
+        self._metrics.deferred(self._tick, None if show is None else show.name)
+        self._metrics.fault(kind_of(error))
         _log.info("deferred", **self._where(show), reason=str(error))
 
     def failed(self, show: Show | None, error: Exception, pause: float) -> None:
         """It failed, and is left alone for ``pause`` seconds. None: the whole pass."""
+        kind = kind_of(error)
+        self._metrics.fault(kind)
+        if show is None:
+            self._metrics.pass_failed(self._tick, kind)
+        elif isinstance(error, RepairRefusedError):
+            self._metrics.repair_refused(self._tick, show.name)
+            if self._refusals.get(show.show_id) == str(error):
+                return  # told before, and nothing has changed since
+            self._refusals[show.show_id] = str(error)
+        else:
+            self._metrics.show_failed(self._tick, show.name, kind)
         expected = isinstance(error, RetallyError)
         _log.error(
             "failed",
             **self._where(show),
+            kind=kind,
             error=str(error) if expected else repr(error),
             hint=getattr(error, "hint", ""),
             retry_in_seconds=round(pause, 1),
@@ -66,6 +101,7 @@ class Report:
 
     def looked_singly(self, error: RetallyError) -> None:
         """What all shows have adrift could not be found at once; each is looked at by itself."""
+        self._metrics.fault(kind_of(error))
         _log.info("looking at each show by itself", tick=self._tick, reason=str(error))
 
     def broken_off(self) -> None:
@@ -74,8 +110,9 @@ class Report:
 
     def over(self, shows: int, seconds: float) -> None:
         """A pass over so many shows is over; warns when passes begin to be longer than a tick."""
-        _log.debug("pass over", tick=self._tick, shows=shows, seconds=round(seconds, 4))
         late = seconds > self._interval
+        self._metrics.pass_over(self._tick, shows, seconds, late)
+        _log.debug("pass over", tick=self._tick, shows=shows, seconds=round(seconds, 4))
         if late and not self._late:
             _log.warning(
                 "passes take longer than the interval",

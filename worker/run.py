@@ -1,80 +1,81 @@
-"""The worker as a whole: its check before it starts, its schedule, and its orderly end."""
+"""The worker as a whole: its check before it starts, what it does until it is told otherwise."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import structlog
-from apscheduler.executors.pool import ThreadPoolExecutor as TickThreads
-from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 
 from retally.procedures import routines
 from retally.sql.connect import connect
-from retally.sql.errors import translated
+from retally.sql.errors import RetallyError, translated
 from retally.sql.migrate import require_current
-from retally.worker.database import Database
+from retally.worker import systemd
+from retally.worker.health import Health
+from retally.worker.http import serve
+from retally.worker.log import configure_logging
+from retally.worker.metrics import Metrics
+from retally.worker.service import Service
 from retally.worker.settings import WorkerSettings
-from retally.worker.ticks import Shared, TickRunner, planned
+from retally.worker.ticks import planned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import psycopg
 
+    from retally.worker.signals import Requests
+
 _WATCH_SECONDS = 1.0
+# What is set up once: a worker that reads these anew says that it needs a restart.
+_FIXED = ("dsn", "metrics_port", "metrics_host")
 
 _log = structlog.get_logger("retally.worker")
 
 
 class Worker:
-    """Keeps the totals of every managed show of one database true; any number may run.
+    """Keeps the totals of one database true; any number may run.
 
     ``dsn`` as for ``connect``; ``name`` tells workers apart, host and process by default.
+    ``reread``: reads the settings again when asked to; it may raise SettingError.
     """
 
     def __init__(
-        self, dsn: str | None, settings: WorkerSettings | None = None, *, name: str | None = None
+        self,
+        dsn: str | None,
+        settings: WorkerSettings | None = None,
+        *,
+        name: str | None = None,
+        reread: Callable[[], WorkerSettings] | None = None,
     ) -> None:
         self._dsn = dsn
         self._settings = settings or WorkerSettings()
         self._name = name or f"{socket.gethostname()}:{os.getpid()}"
-        self._ticks = planned(self._settings)
-        self._database = Database(
-            dsn,
-            # a thread that mends uses one, and so does each tick
-            connections=self._settings.pool_size + len(self._ticks),
-            statement_timeout=self._settings.statement_timeout,
-        )
+        self._reread = reread
+        intervals = _intervals(self._settings)
+        self._metrics = Metrics(intervals)
+        self._health = Health(intervals, step=_step(self._settings))
 
-    def run(self, stop: threading.Event) -> None:
-        """Work until ``stop`` is set; then end what is in hand, within ``shutdown_grace`` seconds.
+    def run(self, requests: Requests) -> None:
+        """Work until asked to stop; then end what is in hand, within ``shutdown_grace`` seconds.
 
-        A worker object runs once. Raises DatabaseUnreachableError, NotInstalledError,
-        FarmSchemaError and PermissionDeniedError for what is wrong at the start. Later on nothing
-        ends it: a lost database is waited for, and whatever else fails is tried again after a
-        pause that grows up to five minutes, a schema that was uninstalled included.
+        Raises DatabaseUnreachableError, NotInstalledError, FarmSchemaError, PermissionDeniedError
+        and MetricsAddressError for what is wrong at the start. Later on nothing ends it: a lost
+        database is waited for, and whatever else fails is tried again after a pause that grows up
+        to five minutes, a schema that was uninstalled included.
         """
         self._check()
         started = time.monotonic()
-        with contextlib.ExitStack() as undo:
-            self._database.open()
-            undo.callback(self._database.close)
-            width = self._settings.pool_size
-            menders = undo.enter_context(ThreadPoolExecutor(width, "retally-mend"))
-            shared = Shared(self._database, menders, width, self._name, stop)
-            with self._scheduled(shared) as scheduler:
-                while not stop.wait(_WATCH_SECONDS):
-                    self._database.cut_overdue()
-                    mind_the_clock(scheduler)
+        with self._told():
+            systemd.ready(f"worker {self._name}")
+            while not requests.stop.is_set():
+                self._serve(requests)
+            systemd.stopping()
         _log.info("worker stopped", worker=self._name, seconds=round(time.monotonic() - started, 1))
 
     def _check(self) -> None:
@@ -82,10 +83,10 @@ class Worker:
         with connect(self._dsn) as conn:
             with translated():
                 require_current(conn)
-            with self._database.limited(conn):
+            with translated(), conn.transaction():
                 routines.check_farm(conn)
                 shows = routines.shows(conn)
-                for tick in self._ticks:
+                for tick in planned(self._settings):
                     routines.claim_due(conn, tick.name, tick.interval, [], self._name)
                     routines.findings(conn, [], tick.totals)
             _log.info(
@@ -94,53 +95,73 @@ class Worker:
                 version=version("retally"),
                 database=conn.info.dbname,
                 server=_server(conn),
-                ticks={tick.name: tick.interval for tick in self._ticks},
+                ticks=_intervals(self._settings),
                 totals=list(self._settings.totals),
+                unmanaged=self._settings.unmanaged,
                 shows=len(shows),
                 shows_managed=sum(show.rebuilt for show in shows),
             )
 
     @contextlib.contextmanager
-    def _scheduled(self, shared: Shared) -> Iterator[BackgroundScheduler]:
-        scheduler = BackgroundScheduler(
-            timezone=UTC,
-            executors={"default": TickThreads(len(self._ticks))},
-            # runs that were missed are made up for by one, however late
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        )
-        for tick in self._ticks:
-            scheduler.add_job(
-                TickRunner(tick, shared).run,
-                IntervalTrigger(seconds=tick.interval, timezone=UTC),
-                id=tick.name,
-                next_run_time=datetime.now(UTC),
-            )
-        scheduler.start()
+    def _told(self) -> Iterator[None]:
+        """Answers on /metrics, /healthz and /readyz, where a port is asked for."""
+        port, host = self._settings.metrics_port, self._settings.metrics_host
+        if port is None:
+            yield
+            return
+        with serve(self._metrics, self._health, host, port) as address:
+            _log.info("metrics served", url=f"{address.url}/metrics")
+            yield
+
+    def _serve(self, requests: Requests) -> None:
+        """Work with the present settings until asked to stop, or until there are others."""
+        service = Service(self._dsn, self._settings, self._name, self._metrics, self._health)
+        with service.running(requests.hurry):
+            while not requests.stop.wait(_WATCH_SECONDS):
+                service.look_after()
+                if self._health.alive().ok:
+                    systemd.alive()
+                if requests.reload.is_set():
+                    requests.reload.clear()
+                    if self._read_again():
+                        return
+
+    def _read_again(self) -> bool:
+        """Read the settings again; whether there are others now."""
+        if self._reread is None:
+            return False
+        systemd.reloading()
         try:
-            yield scheduler
-        finally:
-            shared.stop.set()  # also when an exception brings us here
-            _log.info("worker stopping", worker=self._name)
-            self._end(scheduler)
+            settings = self._reread()
+        except RetallyError as error:
+            self._metrics.reloaded(False)
+            _log.error("settings not read again", error=str(error), hint=error.hint)
+            systemd.ready(f"worker {self._name}, with its former settings")
+            return False
+        self._metrics.reloaded(True)
+        systemd.ready(f"worker {self._name}")
+        changed = _changed(self._settings, settings)
+        needs_restart = [name for name in changed if name in _FIXED]
+        _log.info("settings read again", changed=changed, needs_restart=needs_restart)
+        self._settings = settings
+        configure_logging(settings.log_format, settings.log_level)
+        self._metrics.set_intervals(_intervals(settings))
+        self._health.set_intervals(_intervals(settings), _step(settings))
+        return len(changed) > len(needs_restart)
 
-    def _end(self, scheduler: BackgroundScheduler) -> None:
-        """Wait for the passes in hand; undo them when that takes too long."""
-        self._database.close()
-        limit = threading.Timer(self._settings.shutdown_grace, self._database.cancel)
-        limit.start()
-        try:
-            scheduler.shutdown(wait=True)
-        finally:
-            limit.cancel()
-            limit.join()
+
+def _intervals(settings: WorkerSettings) -> dict[str, float]:
+    return {tick.name: tick.interval for tick in planned(settings)}
 
 
-def mind_the_clock(scheduler: BackgroundScheduler) -> None:
-    """Run a tick now that is planned too far ahead: the clock was set back since."""
-    now = datetime.now(UTC)
-    for job in scheduler.get_jobs():
-        if job.next_run_time > now + 2 * job.trigger.interval:
-            job.modify(next_run_time=now)
+def _step(settings: WorkerSettings) -> float:
+    """Seconds that a worker which is well may spend on one show: two waits for a transaction."""
+    return max(300.0, 4 * settings.statement_timeout)
+
+
+def _changed(before: WorkerSettings, after: WorkerSettings) -> list[str]:
+    names = type(before).model_fields
+    return [name for name in names if getattr(before, name) != getattr(after, name)]
 
 
 def _server(conn: psycopg.Connection) -> str:

@@ -1,37 +1,28 @@
-"""The ticks: which totals are looked at how often, and what one pass of a tick does."""
+"""The ticks: which totals are looked at how often, and how a worker takes its share of the work."""
 
 from __future__ import annotations
 
 import threading
 import time
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from psycopg.errors import LockNotAvailable
-
 from retally.procedures import routines
-from retally.sql.errors import (
-    DatabaseError,
-    DatabaseUnreachableError,
-    RetallyError,
-    ShowBusyError,
-)
+from retally.sql.errors import DatabaseUnreachableError
 from retally.worker.backoff import Backoff
 from retally.worker.database import WorkerStoppingError
+from retally.worker.faults import gave_way
+from retally.worker.passes import Passes
 from retally.worker.report import Report
-from retally.worker.spread import spread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from concurrent.futures import Executor
 
-    from retally.procedures import Finding, Pass, Show
+    from retally.procedures import Claim, Show
     from retally.worker.database import Database
-    from retally.worker.settings import WorkerSettings
-
-_WHOLE_PASS = ""  # the backoff's key for it; a show's is its id
+    from retally.worker.health import Health
+    from retally.worker.metrics import Metrics
+    from retally.worker.settings import Unmanaged, WorkerSettings
 
 
 @dataclass(frozen=True)
@@ -47,27 +38,21 @@ class Tick:
 class Shared:
     """What the ticks of one worker share.
 
-    ``menders``: the threads that mend, ``width`` of them. ``stop``: begin nothing new.
-    ``writing``: a lock per show, so that two ticks of one worker wait for each other, where the
-    database would turn the second one away until its next interval.
+    ``menders``: the threads that mend, ``width`` of them. ``unmanaged``: what becomes of unmanaged
+    shows without a mode of their own. ``stop``: begin nothing new. ``writing``: a lock per show, so
+    that two ticks of one worker wait for each other, where the database would turn the second one
+    away until its next interval.
     """
 
     database: Database
     menders: Executor
     width: int
     worker: str
+    unmanaged: Unmanaged
     stop: threading.Event
+    metrics: Metrics
+    health: Health
     writing: dict[str, threading.Lock] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one show in a pass; ``seconds`` with the wait for its lock."""
-
-    show: Show
-    seconds: float
-    passes: Sequence[Pass] = ()
-    error: Exception | None = None
 
 
 def planned(settings: WorkerSettings) -> tuple[Tick, ...]:
@@ -88,99 +73,74 @@ class TickRunner:
         self._tick = tick
         self._shared = shared
         self._backoff = Backoff(tick.interval)
-        self._report = Report(tick.name, tick.interval)
+        self._report = Report(tick.name, tick.interval, shared.metrics)
+        self._passes = Passes(tick, shared, self._report)
 
-    def run(self) -> None:
-        """One pass. Raises nothing: what fails is logged and tried again later."""
-        if self._shared.stop.is_set() or self._backoff.holds(_WHOLE_PASS):
-            return
+    def run(self) -> float | None:
+        """One pass; answers with the seconds until the next one, None where only a guess is left.
+
+        Raises nothing: what fails is logged and tried again later.
+        """
+        self._shared.health.begun(self._tick.name)
+        ok = False
         try:
-            self._pass()
+            next_in = None if self._backoff.holds() else self._pass()
         except WorkerStoppingError:
             self._report.broken_off()
         except DatabaseUnreachableError:
-            return  # logged by the database, once until it is back
+            pass  # logged by the database, once until it is back
         except Exception as error:
-            self._give_up(None, error)
+            if gave_way(error):
+                self._report.deferred(None, error)
+            else:
+                self._report.failed(None, error, self._backoff.failed())
         else:
-            self._backoff.succeeded(_WHOLE_PASS)
+            ok = next_in is not None
+            if ok:
+                self._backoff.succeeded()
+            return next_in
+        finally:
+            self._shared.health.ended(self._tick.name, ok)
+        return None
 
-    def _pass(self) -> None:
+    def _pass(self) -> float | None:
+        """Take shares of what is due, and serve them, until nothing is left or the slot is over."""
         started = time.monotonic()
-        shows = self._claim()
-        if not shows:
-            return
-        found = self._find(shows)
-        # what is claimed but not begun when the worker stops is due again after one interval
-        begun = takewhile(lambda _: not self._shared.stop.is_set(), shows)
-        tasks = (partial(self._mend, show, found.get(show.show_id)) for show in begun)
-        for outcome in spread(self._shared.menders, self._shared.width, tasks):
-            self._settle(outcome)
-        self._report.over(len(shows), time.monotonic() - started)
+        served = 0
+        while not self._shared.stop.is_set():
+            claim, shows = self._claim()
+            over_at = time.monotonic() + claim.next_in
+            if shows:
+                served += len(shows)
+                self._passes.serve(shows, claim.failures)
+            left = over_at - time.monotonic()
+            # what nobody has taken belongs to others until it is late, or is being claimed by them
+            if left <= 0 or not claim.left or not (shows or claim.late_in):
+                if served:
+                    self._report.over(served, time.monotonic() - started)
+                return max(left, 0.0)
+            if not shows:
+                self._shared.stop.wait(claim.late_in)
+        return None
 
-    def _claim(self) -> list[Show]:
-        """The shows that are due and now ours: managed ones, as only these are written."""
+    def _claim(self) -> tuple[Claim, list[tuple[Show, str]]]:
+        """Take a share of what is due; each show with the action of its pass."""
         with self._shared.database.transaction() as conn:
             served = {
-                show.show_id: show
+                show.show_id: (show, action)
                 for show in routines.shows(conn)
-                if show.rebuilt and not self._backoff.holds(show.show_id)
+                if (action := self._action(show)) is not None
             }
-            claimed = routines.claim_due(
+            claim = routines.claim_due(
                 conn, self._tick.name, self._tick.interval, list(served), self._shared.worker
             )
-        return [served[show_id] for show_id in served if show_id in set(claimed)]
+        self._shared.health.moved(self._tick.name)
+        claimed = len(claim.failures)
+        self._shared.metrics.claimed(self._tick.name, claim.left + claimed, claimed)
+        return claim, [served[show_id] for show_id in served if show_id in claim.failures]
 
-    def _find(self, shows: Sequence[Show]) -> dict[str, list[Finding]]:
-        """What is adrift by show, found in one statement; empty where that one statement fails.
-
-        Each show is then looked at by itself, so that bad data of one does not stop the others.
-        """
-        by_show: dict[str, list[Finding]] = {show.show_id: [] for show in shows}
-        try:
-            with self._shared.database.transaction() as conn:
-                for finding in routines.findings(conn, list(by_show), self._tick.totals):
-                    by_show[finding.show_id].append(finding)
-        except DatabaseError as error:
-            if _gave_way(error):
-                raise
-            self._report.looked_singly(error)
-            return {}
-        return by_show
-
-    def _mend(self, show: Show, found: list[Finding] | None) -> Outcome:
-        started = time.monotonic()
-        try:
-            with (
-                self._shared.writing.setdefault(show.show_id, threading.Lock()),
-                self._shared.database.transaction() as conn,
-            ):
-                if found is None:
-                    found = routines.findings(conn, [show.show_id], self._tick.totals)
-                passes = routines.mend(conn, found, wait=False)
-        except Exception as error:
-            return Outcome(show, time.monotonic() - started, error=error)
-        return Outcome(show, time.monotonic() - started, passes)
-
-    def _settle(self, outcome: Outcome) -> None:
-        error = outcome.error
-        if isinstance(error, (WorkerStoppingError, DatabaseUnreachableError)):
-            raise error
-        if error is not None:
-            self._give_up(outcome.show, error)
-            return
-        self._backoff.succeeded(outcome.show.show_id)
-        self._report.rebuilt(outcome.show, outcome.passes, outcome.seconds)
-
-    def _give_up(self, show: Show | None, error: Exception) -> None:
-        """Leave the show, or with None the whole pass, for later."""
-        if isinstance(error, RetallyError) and _gave_way(error):
-            self._report.deferred(show, error)
-            return
-        pause = self._backoff.failed(_WHOLE_PASS if show is None else show.show_id)
-        self._report.failed(show, error, pause)
-
-
-def _gave_way(error: RetallyError) -> bool:
-    """Whether somebody else merely holds what was needed."""
-    return isinstance(error, ShowBusyError) or isinstance(error.__cause__, LockNotAvailable)
+    def _action(self, show: Show) -> str | None:
+        if show.rebuilt:
+            return "rebuilt"
+        mode = show.mode or self._shared.unmanaged
+        return {"off": None, "watch": "watched", "repair": "repaired"}[mode]

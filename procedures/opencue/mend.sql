@@ -1,13 +1,15 @@
 -- Lock, sum again, write: what was found adrift, of one show or several. The second sum decides
--- what is written: a finding only says where to look, and may be old. One row per finding, with
--- the rows changed, deferred (still busy) and failed (see problems). p_wait: see patient_keys().
--- Locks: the shows' writer locks, then the rows adrift, in the order of the booking path.
--- Writes: the totals, retally.pass, retally.deferred. Raises RT003, RT005.
-CREATE OR REPLACE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean)
+-- what is written: a finding only says where to look, and may be old. One row per finding: rows
+-- deferred are still busy, failed ones among the problems; changes only for p_action repaired.
+-- Locks: the shows' writer locks, then the rows adrift, in the order of the booking path. p_wait:
+-- see patient_keys(). Writes: the totals, and as note_passes() and note_deferred(). RT003, RT005.
+CREATE OR REPLACE FUNCTION retally.mend(
+    p_findings retally.finding[], p_wait boolean, p_action text, p_tick text, p_worker text
+)
 RETURNS TABLE (
     show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint,
     rows_failed bigint, core_units numeric, gpus numeric, seconds double precision,
-    problems text[]
+    problems text[], changes retally.change[]
 )
 LANGUAGE plpgsql VOLATILE
 -- the farm's triggers call their helpers unqualified
@@ -40,7 +42,8 @@ BEGIN
         SELECT d.*
         INTO v_done
         FROM retally.mend_rows(
-            v_finding.show_id, v_finding.total, v_finding.keys, p_wait, v_deadline, v_holding
+            v_finding.show_id, v_finding.total, v_finding.keys, p_wait, v_deadline, v_holding,
+            p_action = 'repaired'
         ) AS d;
         v_holding := v_holding OR cardinality(v_finding.keys) > cardinality(v_done.busy);
         show_id := v_finding.show_id;
@@ -52,15 +55,22 @@ BEGIN
         core_units := v_finding.core_units;
         gpus := v_finding.gpus;
         problems := v_finding.problems || v_done.problems;
+        changes := v_done.changes;
         seconds := extract(EPOCH FROM clock_timestamp() - v_started);
-        PERFORM retally.note_pass(
-            show_id, total, seconds, rows_adrift, rows_changed, v_done.busy, rows_failed,
-            core_units, gpus, problems
+        PERFORM retally.note_deferred(show_id, total, v_done.busy);
+        PERFORM retally.note_passes(
+            ARRAY[
+                ROW(
+                    show_id, p_tick, total, p_action, p_worker, clock_timestamp(), seconds,
+                    rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus,
+                    problems, 1, clock_timestamp()
+                )::retally.pass
+            ]
         );
         v_started := clock_timestamp();
         RETURN NEXT;
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION retally.mend(retally.finding[], boolean) IS
+COMMENT ON FUNCTION retally.mend(retally.finding[], boolean, text, text, text) IS
 'Lock, sum again, write: what was found adrift.';

@@ -1,4 +1,4 @@
--- What mend() says of its findings, added up to one row.
+-- Rebuilds what was found, by hand; what mend() says of its findings, added up to one row.
 -- Parameters, locks, writes and errors as of mend().
 CREATE OR REPLACE FUNCTION retally.mend_in_one(
     p_findings retally.finding[], p_wait boolean,
@@ -12,7 +12,10 @@ DECLARE
 BEGIN
     SELECT 0, 0, 0, 0, 0, 0, '{}'
     INTO rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus, problems;
-    FOR v_row IN SELECT m.* FROM retally.mend(p_findings, p_wait) AS m LOOP
+    FOR v_row IN
+        SELECT m.*
+        FROM retally.mend(p_findings, p_wait, 'rebuilt', 'by hand', current_user::text) AS m
+    LOOP
         rows_adrift := rows_adrift + v_row.rows_adrift;
         rows_changed := rows_changed + v_row.rows_changed;
         rows_deferred := rows_deferred + v_row.rows_deferred;

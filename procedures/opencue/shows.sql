@@ -1,9 +1,12 @@
 -- Every show: retally's own flag in force (managed), the farm's flag (null before OpenCue 1.19,
--- which has no such column), and whether the ticks rebuild its totals (rebuilt).
+-- which has no such column), whether the ticks rebuild its totals (rebuilt), and what they do where
+-- they do not: mode, null for as the worker's settings say.
 -- The farm's flag is read through to_jsonb, so that the routine works with and without it.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.shows()
-RETURNS TABLE (show_id text, name text, managed boolean, farm_flag boolean, rebuilt boolean)
+RETURNS TABLE (
+    show_id text, name text, managed boolean, farm_flag boolean, rebuilt boolean, mode text
+)
 LANGUAGE sql STABLE
 AS $$
     WITH flags AS (
@@ -20,9 +23,11 @@ AS $$
         f.show_name,
         f.managed,
         f.farm_flag,
-        f.managed OR (coalesce(f.farm_flag, FALSE) AND t.follow_farm_flag)
+        f.managed OR (coalesce(f.farm_flag, FALSE) AND t.follow_farm_flag),
+        m.mode
     FROM flags AS f
     CROSS JOIN retally.setting AS t
+    LEFT JOIN retally.scope_mode AS m ON f.show_id = m.scope
     ORDER BY f.show_name, f.show_id
 $$;
 COMMENT ON FUNCTION retally.shows() IS

@@ -4,9 +4,7 @@
 -- that committed before the lock was granted.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.sum_again(p_show_id text, p_total text, p_keys text[])
-RETURNS TABLE (
-    key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric
-)
+RETURNS SETOF retally.amount
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     SELECT

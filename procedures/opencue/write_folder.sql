@@ -1,7 +1,7 @@
--- Sums the locked folder totals p_keys of a show again and writes those that are still different.
--- Answers with the rows written, and with those whose sum does not fit its column (fits false).
+-- Writes p_amounts into locked folder totals of a show, where they differ.
+-- Answers with the rows written, and with those whose amount does not fit its column (fits false).
 -- Locks: what lock_folder() has locked before. Writes: public.folder_resource.
-CREATE OR REPLACE FUNCTION retally.write_folder(p_show_id text, p_keys text[])
+CREATE OR REPLACE FUNCTION retally.write_folder(p_show_id text, p_amounts retally.amount[])
 RETURNS TABLE (key text, fits boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -10,11 +10,11 @@ DECLARE
     v_max_gpus numeric := retally.column_limit('folder_resource', 'int_gpus');
 BEGIN
     RETURN QUERY
-    WITH again AS MATERIALIZED (
+    WITH wanted AS MATERIALIZED (
         SELECT
             a.*,
             abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
-        FROM retally.sum_again(p_show_id, 'folder', p_keys) AS a
+        FROM unnest(p_amounts) AS a
     ),
 
     written AS (
@@ -22,7 +22,7 @@ BEGIN
         SET
             int_cores = a.cores,
             int_gpus = a.gpus
-        FROM again AS a
+        FROM wanted AS a
         WHERE
             r.pk_folder::text = a.key
             AND a.fits
@@ -38,9 +38,9 @@ BEGIN
     SELECT
         a.key,
         FALSE
-    FROM again AS a
+    FROM wanted AS a
     WHERE NOT a.fits;
 END
 $$;
-COMMENT ON FUNCTION retally.write_folder(text, text[]) IS
-'Sums locked folder totals again and writes those that are still different.';
+COMMENT ON FUNCTION retally.write_folder(text, retally.amount[]) IS
+'Writes amounts into locked folder totals of a show, where they differ.';

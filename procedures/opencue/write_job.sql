@@ -1,9 +1,9 @@
--- Sums the locked job totals p_keys of a show again and writes those that are still different.
--- Answers with the rows written, and with those whose sum does not fit its column (fits false).
+-- Writes p_amounts into locked job totals of a show, where they differ.
+-- Answers with the rows written, and with those whose amount does not fit its column (fits false).
 -- The farm's trigger refuses a rise above a maximum, but only while the maximum stays the same: so
 -- just such a row goes through maxima of one less, put back at once under the same row lock.
 -- Locks: what lock_job() has locked before. Writes: public.job_resource.
-CREATE OR REPLACE FUNCTION retally.write_job(p_show_id text, p_keys text[])
+CREATE OR REPLACE FUNCTION retally.write_job(p_show_id text, p_amounts retally.amount[])
 RETURNS TABLE (key text, fits boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -18,7 +18,7 @@ DECLARE
     v_core_caps numeric [];
     v_gpu_caps numeric [];
 BEGIN
-    WITH again AS MATERIALIZED (
+    WITH wanted AS MATERIALIZED (
         SELECT
             a.*,
             r.int_max_cores AS core_cap,
@@ -29,7 +29,7 @@ BEGIN
             AND abs(a.gpus) <= v_max_gpus
             AND abs(a.local_cores) <= v_max_local_cores
             AND abs(a.local_gpus) <= v_max_local_gpus AS fits
-        FROM retally.sum_again(p_show_id, 'job', p_keys) AS a
+        FROM unnest(p_amounts) AS a
         INNER JOIN public.job_resource AS r ON a.key = r.pk_job::text
     ),
 
@@ -42,7 +42,7 @@ BEGIN
             int_local_gpus = a.local_gpus,
             int_max_cores = a.core_cap - a.over_cap::integer,
             int_max_gpus = a.gpu_cap - a.over_cap::integer
-        FROM again AS a
+        FROM wanted AS a
         WHERE
             r.pk_job::text = a.key
             AND a.fits
@@ -60,7 +60,7 @@ BEGIN
         (SELECT array_agg(w.key ORDER BY w.key) FROM written AS w WHERE w.over_cap),
         (SELECT array_agg(w.core_cap ORDER BY w.key) FROM written AS w WHERE w.over_cap),
         (SELECT array_agg(w.gpu_cap ORDER BY w.key) FROM written AS w WHERE w.over_cap),
-        (SELECT coalesce(array_agg(a.key), '{}') FROM again AS a WHERE NOT a.fits)
+        (SELECT coalesce(array_agg(a.key), '{}') FROM wanted AS a WHERE NOT a.fits)
     INTO v_written, v_over, v_core_caps, v_gpu_caps, v_misfits;
 
     IF v_over IS NOT NULL THEN
@@ -84,5 +84,5 @@ BEGIN
     FROM unnest(v_misfits) AS m (key);
 END
 $$;
-COMMENT ON FUNCTION retally.write_job(text, text[]) IS
-'Sums locked job totals again and writes those that are still different.';
+COMMENT ON FUNCTION retally.write_job(text, retally.amount[]) IS
+'Writes amounts into locked job totals of a show, where they differ.';

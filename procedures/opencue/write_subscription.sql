@@ -1,9 +1,9 @@
--- Sums the locked subscription totals p_keys of a show again and writes those that still differ.
--- Answers with the rows written, and with those whose sum does not fit its column (fits false).
+-- Writes p_amounts into locked subscription totals of a show, where they differ.
+-- Answers with the rows written, and with those whose amount does not fit its column (fits false).
 -- The farm's trigger refuses a rise above the burst, but only while the burst stays the same: so
 -- just such a row goes through a burst of one less, put back at once under the same row lock.
 -- Locks: what lock_subscription() has locked before. Writes: public.subscription.
-CREATE OR REPLACE FUNCTION retally.write_subscription(p_show_id text, p_keys text[])
+CREATE OR REPLACE FUNCTION retally.write_subscription(p_show_id text, p_amounts retally.amount[])
 RETURNS TABLE (key text, fits boolean)
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -15,13 +15,13 @@ DECLARE
     v_over text[];
     v_bursts numeric [];
 BEGIN
-    WITH again AS MATERIALIZED (
+    WITH wanted AS MATERIALIZED (
         SELECT
             a.*,
             r.int_burst AS burst,
             a.cores > r.int_cores::numeric AND a.cores > r.int_burst::numeric AS over_burst,
             abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
-        FROM retally.sum_again(p_show_id, 'subscription', p_keys) AS a
+        FROM unnest(p_amounts) AS a
         INNER JOIN public.subscription AS r
             ON a.key = r.pk_alloc::text AND r.pk_show::text = p_show_id
     ),
@@ -32,7 +32,7 @@ BEGIN
             int_cores = a.cores,
             int_gpus = a.gpus,
             int_burst = a.burst - a.over_burst::integer
-        FROM again AS a
+        FROM wanted AS a
         WHERE
             r.pk_show::text = p_show_id
             AND r.pk_alloc::text = a.key
@@ -45,7 +45,7 @@ BEGIN
         (SELECT coalesce(array_agg(w.key), '{}') FROM written AS w),
         (SELECT array_agg(w.key ORDER BY w.key) FROM written AS w WHERE w.over_burst),
         (SELECT array_agg(w.burst ORDER BY w.key) FROM written AS w WHERE w.over_burst),
-        (SELECT coalesce(array_agg(a.key), '{}') FROM again AS a WHERE NOT a.fits)
+        (SELECT coalesce(array_agg(a.key), '{}') FROM wanted AS a WHERE NOT a.fits)
     INTO v_written, v_over, v_bursts, v_misfits;
 
     IF v_over IS NOT NULL THEN
@@ -67,5 +67,5 @@ BEGIN
     FROM unnest(v_misfits) AS m (key);
 END
 $$;
-COMMENT ON FUNCTION retally.write_subscription(text, text[]) IS
-'Sums locked subscription totals again and writes those that are still different.';
+COMMENT ON FUNCTION retally.write_subscription(text, retally.amount[]) IS
+'Writes amounts into locked subscription totals of a show, where they differ.';

@@ -147,3 +147,22 @@ CREATE TABLE retally.installed (
 );
 COMMENT ON TABLE retally.installed IS
 'Which routines are installed: the version of retally that brought them, and their digest.';
+
+CREATE TYPE retally.amount AS (
+    key text,
+    cores numeric,
+    gpus numeric,
+    local_cores numeric,
+    local_gpus numeric
+);
+COMMENT ON TYPE retally.amount IS
+'What a row of a total holds, or is to hold; cores in core units, local slots null where none.';
+
+CREATE TYPE retally.change AS (
+    total text,
+    key text,
+    slot text,
+    before numeric,
+    after numeric
+);
+COMMENT ON TYPE retally.change IS 'A slot of a total that was written, before and after.';

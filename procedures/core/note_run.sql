@@ -1,0 +1,43 @@
+-- Writes into the ledger what a run changed in a scope. p_run: the run that it belongs to, null for
+-- a new one. p_cause: what asked for it. p_undoes: the run that was put back, null for a repair.
+-- Answers with the run; null when nothing was changed and none was given.
+-- Writes: retally.run, retally.ledger.
+CREATE OR REPLACE FUNCTION retally.note_run(
+    p_run bigint, p_worker text, p_cause text, p_forced boolean, p_undoes bigint, p_scope text,
+    p_changes retally.change[]
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    v_run bigint := p_run;
+BEGIN
+    IF coalesce(cardinality(p_changes), 0) = 0 THEN
+        RETURN v_run;
+    END IF;
+    IF v_run IS NULL THEN
+        INSERT INTO retally.run (worker, cause, forced, undoes)
+        VALUES (p_worker, p_cause, p_forced, p_undoes)
+        RETURNING run INTO v_run;
+    END IF;
+    INSERT INTO retally.ledger (run, scope, total, key, slot, before, after, cause)
+    SELECT
+        v_run,
+        p_scope,
+        c.total,
+        c.key,
+        c.slot,
+        c.before,
+        c.after,
+        CASE WHEN p_undoes IS NULL THEN c.cause END
+    FROM retally.likely_causes(p_changes) AS c
+    -- a show whose rows stayed busy is come back to within the same run
+    ON CONFLICT ON CONSTRAINT ledger_pk DO UPDATE SET
+        after = excluded.after,
+        changed_at = excluded.changed_at;
+    RETURN v_run;
+END
+$$;
+COMMENT ON FUNCTION retally.note_run(
+    bigint, text, text, boolean, bigint, text, retally.change[]
+) IS 'Writes into the ledger what a run changed in a scope.';

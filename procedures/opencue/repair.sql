@@ -1,0 +1,46 @@
+-- Mends what was found adrift in one unmanaged show, keeps before and after in the ledger, and
+-- refuses to change too much at once unless p_force. p_run, p_worker, p_cause: as in note_run().
+-- Result: mend()'s, and the run; null while nothing was changed.
+-- Locks and writes as mend(), then retally.run, retally.ledger. Raises RT003, RT005, RT015.
+CREATE OR REPLACE FUNCTION retally.repair(
+    p_findings retally.finding[], p_wait boolean, p_tick text, p_worker text, p_cause text,
+    p_force boolean, p_run bigint
+)
+RETURNS TABLE (
+    run bigint, show_id text, total text, rows_adrift bigint, rows_changed bigint,
+    rows_deferred bigint, rows_failed bigint, core_units numeric, gpus numeric,
+    seconds double precision, problems text[]
+)
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    v_row record;
+BEGIN
+    IF NOT p_force THEN
+        PERFORM retally.refuse_large_repair(p_findings);
+    END IF;
+    run := p_run;
+    FOR v_row IN
+        SELECT m.*
+        FROM retally.mend(p_findings, p_wait, 'repaired', p_tick, p_worker) AS m
+    LOOP
+        run := retally.note_run(
+            run, p_worker, p_cause, p_force, NULL, v_row.show_id, v_row.changes
+        );
+        show_id := v_row.show_id;
+        total := v_row.total;
+        rows_adrift := v_row.rows_adrift;
+        rows_changed := v_row.rows_changed;
+        rows_deferred := v_row.rows_deferred;
+        rows_failed := v_row.rows_failed;
+        core_units := v_row.core_units;
+        gpus := v_row.gpus;
+        seconds := v_row.seconds;
+        problems := v_row.problems;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION retally.repair(
+    retally.finding[], boolean, text, text, text, boolean, bigint
+) IS 'Mends what was found adrift in one unmanaged show, and keeps before and after.';

@@ -1,0 +1,191 @@
+"""What one pass does to the shows that a worker has claimed: find, keep, mend."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from retally.procedures import Pass, repairs, routines
+from retally.sql.errors import (
+    DatabaseError,
+    DatabaseUnreachableError,
+    RepairRefusedError,
+    RetallyError,
+)
+from retally.worker.backoff import pause_after
+from retally.worker.database import WorkerStoppingError
+from retally.worker.faults import gave_way
+from retally.worker.spread import spread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import psycopg
+
+    from retally.procedures import Finding, Show
+    from retally.worker.report import Report
+    from retally.worker.ticks import Shared, Tick
+
+    Found = dict[str, list[Finding]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one show in a pass; ``seconds`` with the wait for its lock."""
+
+    show: Show
+    action: str
+    seconds: float
+    passes: Sequence[Pass] = ()
+    error: Exception | None = None
+
+
+class Passes:
+    """Serves claimed shows, each with an action: rebuilt, watched or repaired."""
+
+    def __init__(self, tick: Tick, shared: Shared, report: Report) -> None:
+        self._tick = tick
+        self._shared = shared
+        self._report = report
+
+    def serve(self, shows: Sequence[tuple[Show, str]], failures: Mapping[str, int]) -> None:
+        """One pass over these shows; ``failures``: how many passes running have failed, by id.
+
+        Raises what ends the whole pass: a lost database, the worker's end, and what stands in the
+        way of all shows.
+        """
+        started = time.monotonic()
+        found = self._find(shows)
+        seconds = time.monotonic() - started
+        # most shows have nothing to write: all of these are kept in one transaction
+        still = [each for each in shows if _is_still(each[1], found.get(each[0].show_id))]
+        self._keep(still, found, seconds)
+        recovered = [show.show_id for show, _ in still if failures[show.show_id]]
+        # what is claimed but not begun when the worker stops is due again after one interval
+        others = [each for each in shows if each not in still]
+        begun = takewhile(lambda _: not self._shared.stop.is_set(), others)
+        tasks = (
+            partial(self._serve_one, show, action, found.get(show.show_id))
+            for show, action in begun
+        )
+        for outcome in spread(self._shared.menders, self._shared.width, tasks):
+            self._shared.health.moved(self._tick.name)
+            if self._settle(outcome, failures) and failures[outcome.show.show_id]:
+                recovered.append(outcome.show.show_id)
+        if recovered:
+            with self._shared.database.transaction() as conn:
+                routines.note_recovery(conn, self._tick.name, recovered)
+
+    def _find(self, shows: Sequence[tuple[Show, str]]) -> Found:
+        """What is adrift by show, found in one statement; empty where that one statement fails.
+
+        Each show is then looked at by itself, so that bad data of one does not stop the others.
+        """
+        by_show: Found = {show.show_id: [] for show, _ in shows}
+        try:
+            with self._shared.database.transaction() as conn:
+                for finding in routines.findings(conn, list(by_show), self._tick.totals):
+                    by_show[finding.show_id].append(finding)
+        except DatabaseError as error:
+            if gave_way(error):
+                raise
+            self._report.looked_singly(error)
+            return {}
+        return by_show
+
+    def _keep(self, shows: Sequence[tuple[Show, str]], found: Found, seconds: float) -> None:
+        """Keep and report passes that write nothing."""
+        if not shows:
+            return
+        by_action: dict[str, list[Finding]] = defaultdict(list)
+        for show, action in shows:
+            by_action[action] += found[show.show_id]
+        with self._shared.database.transaction() as conn:
+            for action, findings in by_action.items():
+                self._note(conn, findings, action, seconds)
+        for show, action in shows:
+            passes = [_unwritten(finding, seconds) for finding in found[show.show_id]]
+            self._report.served(show, action, passes, seconds)
+
+    def _note(
+        self, conn: psycopg.Connection, found: Sequence[Finding], action: str, seconds: float
+    ) -> None:
+        routines.note_findings(
+            conn,
+            found,
+            action=action,
+            tick=self._tick.name,
+            worker=self._shared.worker,
+            seconds=seconds,
+        )
+
+    def _serve_one(self, show: Show, action: str, found: list[Finding] | None) -> Outcome:
+        started = time.monotonic()
+        try:
+            with self._shared.writing.setdefault(show.show_id, threading.Lock()):
+                passes = self._write(show, action, found)
+        except Exception as error:
+            return Outcome(show, action, time.monotonic() - started, error=error)
+        return Outcome(show, action, time.monotonic() - started, passes)
+
+    def _write(self, show: Show, action: str, found: list[Finding] | None) -> Sequence[Pass]:
+        tick, worker = self._tick.name, self._shared.worker
+        with self._shared.database.transaction() as conn:
+            if found is None:
+                found = routines.findings(conn, [show.show_id], self._tick.totals)
+            if _is_still(action, found):
+                self._note(conn, found, action, 0.0)
+                return [_unwritten(finding, 0.0) for finding in found]
+            if action == "repaired":
+                return repairs.repair(
+                    conn, found, wait=False, tick=tick, worker=worker, asked_by=f"tick {tick}"
+                ).passes
+            return routines.mend(conn, found, wait=False, tick=tick, worker=worker)
+
+    def _settle(self, outcome: Outcome, failures: Mapping[str, int]) -> bool:
+        """Report the outcome; whether the show was served."""
+        error, show = outcome.error, outcome.show
+        if isinstance(error, (WorkerStoppingError, DatabaseUnreachableError)):
+            raise error
+        if error is None:
+            self._report.served(show, outcome.action, outcome.passes, outcome.seconds)
+            return True
+        if gave_way(error):
+            self._report.deferred(show, error)
+            return False
+        pause = pause_after(failures[show.show_id] + 1, self._tick.interval)
+        self._report.failed(show, error, pause)
+        with self._shared.database.transaction() as conn:
+            if isinstance(error, RepairRefusedError):
+                found = routines.findings(conn, [show.show_id], self._tick.totals)
+                self._note(conn, found, "watched", outcome.seconds)
+        with self._shared.database.transaction() as conn:
+            routines.note_failure(conn, self._tick.name, show.show_id, pause, str(error))
+        return False
+
+
+def _is_still(action: str, found: Iterable[Finding] | None) -> bool:
+    """Whether a pass has nothing to write, as far as is known."""
+    if found is None:
+        return False
+    return action == "watched" or not any(finding.rows_adrift for finding in found)
+
+
+def _unwritten(finding: Finding, seconds: float) -> Pass:
+    return Pass(
+        finding.show_id,
+        finding.total,
+        finding.rows_adrift,
+        0,
+        0,
+        finding.rows_failed,
+        finding.core_units,
+        finding.gpus,
+        seconds,
+        finding.problems,
+    )
