@@ -23,7 +23,13 @@ from retally.procedures import TOTALS, install, routines
 from retally.sql.connect import connect
 from retally.sql.embedded import EmbeddedServer
 from retally.sql.farm_build import FarmSize, create_farm
-from retally.worker import Worker, WorkerSettings, configure_logging, stop_on_signals
+from retally.worker import (
+    Requests,
+    Worker,
+    WorkerSettings,
+    configure_logging,
+    stop_on_signals,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,7 +134,7 @@ def _play(conn: psycopg.Connection, dsn: str, stop: threading.Event, seconds: fl
     settings = WorkerSettings(
         subscription_interval=1.0, resource_interval=2.0, pool_size=2, totals=TOTALS
     )
-    rest, end = threading.Event(), threading.Event()
+    rest, requests = threading.Event(), Requests()
     until = None if seconds is None else time.monotonic() + seconds
     simulator = Simulator(dsn, _SIMULATION)
 
@@ -137,7 +143,7 @@ def _play(conn: psycopg.Connection, dsn: str, stop: threading.Event, seconds: fl
 
     with ThreadPoolExecutor(2) as threads:
         simulated = threads.submit(simulator.run, rest)
-        rebuilt = threads.submit(Worker(dsn, settings).run, end)
+        rebuilt = threads.submit(Worker(dsn, settings).run, requests)
         try:
             with _shown() as show:
                 _watch(look, show, stop, rest, until, settings.resource_interval)
@@ -147,7 +153,7 @@ def _play(conn: psycopg.Connection, dsn: str, stop: threading.Event, seconds: fl
                 _await_exact(look, show, 2 * settings.resource_interval)
         finally:
             rest.set()
-            end.set()
+            requests.stop.set()
         rebuilt.result()
     return look()
 

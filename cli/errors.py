@@ -12,6 +12,7 @@ import psycopg
 from pydantic import ValidationError
 
 from retally.sql.errors import RetallyError, ShowBusyError, StillBusyError, typed
+from retally.worker.settings import SettingError
 
 
 class Exit(IntEnum):
@@ -46,7 +47,7 @@ class TypedErrorGroup(click.Group):
 def _code(error: Exception) -> Exit:
     if isinstance(error, (ShowBusyError, StillBusyError)):
         return Exit.BUSY
-    return Exit.USAGE if isinstance(error, ValidationError) else Exit.ERROR
+    return Exit.USAGE if isinstance(error, (ValidationError, SettingError)) else Exit.ERROR
 
 
 def _line(error: Exception) -> str:

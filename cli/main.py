@@ -8,17 +8,23 @@ import click
 
 from retally.cli.bench import bench
 from retally.cli.demo import demo
+from retally.cli.doctor import doctor
 from retally.cli.drift import drift
 from retally.cli.errors import TypedErrorGroup
 from retally.cli.farm import farm
+from retally.cli.grants import grants
 from retally.cli.install import install
+from retally.cli.ledger import ledger
 from retally.cli.managed import managed
 from retally.cli.output import print_anything
 from retally.cli.recompute import recompute
 from retally.cli.settings import settings_command
 from retally.cli.simulate import simulate_command
 from retally.cli.status import status
+from retally.cli.undo import undo
 from retally.cli.uninstall import uninstall
+from retally.cli.unmanaged import unmanaged
+from retally.cli.watch import watch
 from retally.cli.worker import worker
 
 
@@ -43,10 +49,16 @@ def main() -> None:
 for _command in (
     install,
     uninstall,
+    doctor,
+    grants,
     status,
+    watch,
     drift,
     recompute,
+    ledger,
+    undo,
     managed,
+    unmanaged,
     worker,
     settings_command,
     demo,

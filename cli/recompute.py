@@ -19,8 +19,8 @@ from retally.cli.options import (
     total_option,
 )
 from retally.cli.output import Row, cores, counted, note, print_rows, progress
-from retally.procedures import Finding, Pass, Show, routines
-from retally.procedures.rebuild import Failure, Outcome, rebuild
+from retally.procedures import Finding, Pass, Show, repairs, routines
+from retally.procedures.rebuild import Failure, Outcome, Repairs, rebuild
 from retally.sql.errors import RetallyError
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ _DRY_COLUMNS = ("show", "total", "rows_adrift", "rows_failed", "cores_adrift", "
     metavar="SECONDS",
     help="With --wait: how long to come back to a show whose rows stay busy.",
 )
+@click.option(
+    "--force", is_flag=True, help="Repair an unmanaged show even when most of it would change."
+)
 @click.option("--dry-run", is_flag=True, help="Only tell what is adrift; write nothing.")
 @format_option
 @installed
@@ -72,6 +75,7 @@ def recompute(
     totals: Sequence[str],
     wait: bool,
     patience: float,
+    force: bool,
     dry_run: bool,
     style: str,
 ) -> None:
@@ -80,6 +84,10 @@ def recompute(
     Safe beside live bookings: only rows that are adrift are locked, summed again under the lock,
     and written. Exit code 0 when done, 5 when rows were left because they were busy, 1 when a
     total cannot be rebuilt (its row is missing, or its sum does not fit the column).
+
+    An unmanaged show is repaired: before and after are kept (`retally ledger`), `retally undo` puts
+    them back, and a repair that would change more than half of the show is refused (exit code 1)
+    without --force; see retally.setting.repair_share.
 
     \b
     Example:
@@ -96,9 +104,13 @@ def recompute(
         return
     wanted = chosen_totals(totals)
     if dry_run:
-        _tell(routines.findings(conn, [s.show_id for s in shows], wanted), shows, style)
+        found = routines.findings(conn, [s.show_id for s in shows], wanted)
+        _tell(found, shows, style)
+        if not force:
+            _tell_refusals(conn, found, shows, wanted)
         return
-    outcome = _run(conn, shows, wanted, wait, patience)
+    repaired = Repairs({s.show_id for s in shows if not s.rebuilt}, force, "retally recompute")
+    outcome = _run(conn, shows, wanted, wait, patience, repaired)
     sys.exit(_report(outcome, shows, style))
 
 
@@ -108,6 +120,7 @@ def _run(
     totals: Sequence[str],
     wait: bool,
     patience: float,
+    repaired: Repairs,
 ) -> Outcome:
     with progress(TextColumn("shows")) as bar:
         task = bar.add_task("looking", total=len(shows))
@@ -117,7 +130,13 @@ def _run(
             bar.update(task, description=names[show_id], advance=1)
 
         return rebuild(
-            conn, [s.show_id for s in shows], totals, wait=wait, patience=patience, on_show=tell
+            conn,
+            [s.show_id for s in shows],
+            totals,
+            wait=wait,
+            patience=patience,
+            repaired=repaired,
+            on_show=tell,
         )
 
 
@@ -139,6 +158,20 @@ def _tell(found: Sequence[Finding], shows: Sequence[Show], style: str) -> None:
     for problem in [text for f in found for text in f.problems]:
         note(f"note: {problem}")
     note(f"{counted(sum(f.rows_adrift for f in found), 'row')} adrift; nothing written (--dry-run)")
+
+
+def _tell_refusals(
+    conn: psycopg.Connection,
+    found: Sequence[Finding],
+    shows: Sequence[Show],
+    totals: Sequence[str],
+) -> None:
+    adrift = {f.show_id for f in found if f.rows_adrift}
+    for show in shows:
+        if show.show_id in adrift and not show.rebuilt:
+            refusal = repairs.refusal(conn, show.show_id, totals)
+            if refusal is not None:
+                note(f"note: {refusal} ({refusal.hint})")
 
 
 def _report(outcome: Outcome, shows: Sequence[Show], style: str) -> Exit:
@@ -169,6 +202,8 @@ def _report(outcome: Outcome, shows: Sequence[Show], style: str) -> Exit:
         f"{counted(changed, 'row')} changed in {counted(len(shows), 'show')},"
         f" {deferred:,} left because busy"
     )
+    if outcome.run is not None:
+        note(f"run {outcome.run}: `retally undo {outcome.run}` puts it back")
     return _exit(outcome, deferred)
 
 

@@ -8,28 +8,57 @@ from typing import TYPE_CHECKING
 
 import click
 from psycopg.rows import class_row
+from rich.table import Table
 
 from retally.cli.options import database, format_option
-from retally.cli.output import Row, print_rows
-from retally.procedures import LastPass, Show, routines
+from retally.cli.output import TABLE_ROWS, Row, console, counted, note, print_rows
+from retally.cli.overview import (
+    ON_REPLICA,
+    ShowNow,
+    age,
+    overview,
+    shares,
+    ticks_of,
+    without_passes,
+    workers_of,
+)
+from retally.procedures import Show, routines
+from retally.procedures.kept import Heartbeat, Kept, kept
 from retally.sql.errors import translated
 from retally.sql.migrate import known_version, require_current, schema_version
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import psycopg
 
 _COLUMNS = (
     "show",
     "managed",
     "farm_flag",
+    "mode",
     "written_by",
     "last_pass",
+    "tick",
+    "worker",
+    "subscription_pass",
+    "resource_pass",
     "rows_adrift",
     "rows_changed",
     "rows_deferred",
     "rows_failed",
     "seconds",
+    "rows_left_adrift",
+    "core_units_left_adrift",
+    "gpus_left_adrift",
+    "due",
+    "failures",
+    "failing_tick",
+    "error",
+    "retry_at",
 )
+_WORKER_COLUMNS = ("worker", "tick", "every_seconds", "seen_at", "alive", "shows")
+_LINES = 10  # of shows that fail, of workers
 
 
 @dataclass(frozen=True)
@@ -64,46 +93,51 @@ SELECT
 """
 
 
-# What fits a terminal of 80 columns; `retally managed` tells the flags.
-_TABLE = {
-    "show": "show",
-    "written_by": "written_by",
-    "last_pass": "last_pass",
-    "rows_adrift": "adrift",
-    "rows_changed": "changed",
-    "rows_deferred": "deferred",
-    "rows_failed": "failed",
-}
-
-
 @click.command()
+@click.option("--workers", is_flag=True, help="The workers and their ticks instead of the shows.")
 @format_option
 @database
-def status(conn: psycopg.Connection, style: str) -> None:
-    """Tell versions, the farm that was found, who writes each show's totals, and the last passes.
+def status(conn: psycopg.Connection, style: str, workers: bool) -> None:
+    """Tell versions, the farm, the workers, who writes each show's totals, and the last passes.
 
-    Written by: bookings, each increments the totals (or, through retally, leaves them alone);
-    scheduler, the farm's own for shows that it flags; ticks, retally's.
+    Reads no proc: what is told as adrift is what the latest pass over each total has left, by a
+    tick or by hand.
+
+    \b
+    Written by   bookings: each increments the totals (or, through retally, leaves them alone);
+                 scheduler: the farm's own, for shows that it flags; ticks: retally's
+    Mode         rebuild: of managed shows; watch, repair, off: of the others; default: what the
+                 worker's setting --unmanaged says
+    Last pass    how long ago, tick by tick
+    Adrift       rows left adrift; changed, deferred, failed: rows of the latest passes
 
     \b
     Example:
       retally status
       retally status --format json
+      retally status --workers --format csv
     """
-    found = _farm(conn)
     if style == "table":
+        found = _farm(conn)
         click.echo(f"retally     {version('retally')}, schema version {_versions(conn)}")
         click.echo(f"PostgreSQL  {found.server}, database {conn.info.dbname}")
         click.echo(f"farm        {_described(found)}")
     require_current(conn)
-    if style == "table":
-        click.echo(f"flags       {_flags(conn)}\n")
-    rows = _rows(routines.shows(conn), routines.last_passes(conn))
-    if style == "table":
-        rows = [{short: row[name] for name, short in _TABLE.items()} for row in rows]
-        print_rows(rows, style, tuple(_TABLE.values()))
-    else:
-        print_rows(rows, style, _COLUMNS)
+    state = kept(conn)
+    if workers:
+        print_rows(_workers(state), style, _WORKER_COLUMNS)
+        return
+    rows = overview(routines.shows(conn), state)
+    if style != "table":
+        print_rows([_row(each) for each in rows], style, _COLUMNS)
+        if why := without_passes(state):
+            note(f"passes: {why}")
+        return
+    click.echo(f"flags       {_flags(conn)}")
+    for title, line in _told(rows, state):
+        click.echo(f"{title:<12}{line}")
+    click.echo()
+    _print_table(rows, ticks_of(state))
 
 
 def _farm(conn: psycopg.Connection) -> Farm:
@@ -154,22 +188,123 @@ def _flags(conn: psycopg.Connection) -> str:
     return f"retally's {ours}; {farm}"
 
 
-def _rows(shows: list[Show], passes: list[LastPass]) -> list[Row]:
-    return [_row(show, [p for p in passes if p.show_id == show.show_id]) for show in shows]
+def _told(rows: Sequence[ShowNow], state: Kept | None) -> Iterator[tuple[str, str]]:
+    """The lines about workers and passes, each under its title."""
+    if why := without_passes(state):
+        yield "passes", why
+    if state is None:
+        return
+    yield from _titled("workers", _worker_lines(state) or ["none"])
+    if ticks := ticks_of(state):
+        yield "ticks", ", ".join(ticks)
+        yield "due", counted(sum(row.is_due for row in rows), "show") + " now"
+    yield from _titled(
+        "failing", [f"{row.show.name}: {row.failure()}" for row in rows if row.failing]
+    )
 
 
-def _row(show: Show, passes: list[LastPass]) -> Row:
+def _titled(title: str, lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for line in lines[:_LINES]:
+        yield title, line
+        title = ""
+    if len(lines) > _LINES:
+        yield "", f"… and {len(lines) - _LINES:,} more; --format json has all of them"
+
+
+def _worker_lines(state: Kept) -> list[str]:
+    claimed = shares(state)
+    lines = []
+    for worker, beats in workers_of(state).items():
+        ticks = [
+            f"{beat.tick} {age((state.now - beat.seen_at).total_seconds())} ago,"
+            f" {counted(claimed[worker, beat.tick], 'show')}"
+            for beat in beats
+            if beat.alive
+        ]
+        lines.append(f"{worker}: " + ("; ".join(ticks) or f"gone since {_latest(beats, state)}"))
+    return lines
+
+
+def _latest(beats: Sequence[Heartbeat], state: Kept) -> str:
+    return age((state.now - max(beat.seen_at for beat in beats)).total_seconds())
+
+
+def _workers(state: Kept | None) -> list[Row]:
+    if state is None:
+        note(f"workers: {ON_REPLICA}")
+        return []
+    claimed = shares(state)
+    return [
+        {
+            "worker": beat.worker,
+            "tick": beat.tick,
+            "every_seconds": beat.every,
+            "seen_at": beat.seen_at,
+            "alive": beat.alive,
+            "shows": claimed[beat.worker, beat.tick],
+        }
+        for beats in workers_of(state).values()
+        for beat in beats
+    ]
+
+
+def _print_table(rows: Sequence[ShowNow], ticks: Sequence[str]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("show", overflow="fold")
+    table.add_column("written by", overflow="fold")
+    table.add_column("mode", no_wrap=True)
+    table.add_column("last pass", no_wrap=True)
+    table.add_column("worker", no_wrap=True, overflow="ellipsis", min_width=6, max_width=24)
+    for name in ("adrift", "changed", "deferred", "failed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows[:TABLE_ROWS]:
+        table.add_row(
+            row.show.name,
+            _writer(row.show),
+            row.mode,
+            row.ages(ticks),
+            row.last.worker if row.last else "-",
+            *(
+                "-" if number is None else f"{number:,}"
+                for number in (
+                    row.rows_left if row.latest else None,
+                    row.summed("rows_changed"),
+                    row.summed("rows_deferred"),
+                    row.summed("rows_failed"),
+                )
+            ),
+        )
+    console().print(table)
+    if len(rows) > TABLE_ROWS:
+        note(f"… and {len(rows) - TABLE_ROWS:,} more shows; --format csv prints all of them")
+
+
+def _row(row: ShowNow) -> Row:
+    last, failing = row.last, row.failing
     return {
-        "show": show.name,
-        "managed": show.managed,
-        "farm_flag": show.farm_flag,
-        "written_by": _writer(show),
-        "last_pass": max((p.finished_at for p in passes), default=None),
-        "rows_adrift": sum(p.rows_adrift for p in passes) if passes else None,
-        "rows_changed": sum(p.rows_changed for p in passes) if passes else None,
-        "rows_deferred": sum(p.rows_deferred for p in passes) if passes else None,
-        "rows_failed": sum(p.rows_failed for p in passes) if passes else None,
-        "seconds": round(sum(p.seconds for p in passes), 6) if passes else None,
+        "show": row.show.name,
+        "managed": row.show.managed,
+        "farm_flag": row.show.farm_flag,
+        "mode": row.mode,
+        "written_by": _writer(row.show),
+        "last_pass": last.finished_at if last else None,
+        "tick": last.tick if last else None,
+        "worker": last.worker if last else None,
+        "subscription_pass": row.finished_at("subscription"),
+        "resource_pass": row.finished_at("resource"),
+        **{
+            name: row.summed(name)
+            for name in ("rows_adrift", "rows_changed", "rows_deferred", "rows_failed")
+        },
+        "seconds": round(sum(each.seconds for each in row.latest), 6) if last else None,
+        "rows_left_adrift": row.rows_left if last else None,
+        "core_units_left_adrift": row.core_units_left if last else None,
+        "gpus_left_adrift": row.gpus_left if last else None,
+        "due": row.is_due,
+        "failures": failing.failures if failing else 0,
+        "failing_tick": failing.tick if failing else None,
+        "error": failing.error if failing else None,
+        "retry_at": failing.due_at if failing else None,
     }
 
 

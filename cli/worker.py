@@ -30,4 +30,4 @@ def worker(reread: Callable[[], Settings]) -> None:
     settings = reread().worker
     configure_logging(settings.log_format, settings.log_level)
     with requests_on_signals() as requests:
-        Worker(settings.dsn, settings).run(requests.stop)
+        Worker(settings.dsn, settings, reread=lambda: reread().worker).run(requests)

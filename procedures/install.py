@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING
 
 from psycopg import errors as pg_errors
 from psycopg import sql
 
 from retally.sql.errors import RetallyError, translated
-from retally.sql.migrate import known_version, migrate, refuse_newer, schema_version
+from retally.sql.migrate import (
+    ROOMS,
+    known_digest,
+    known_version,
+    migrate,
+    refuse_newer,
+    schema_version,
+)
 from retally.sql.text import sql_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import psycopg
-
-#: Folders of routines, in the order in which they are created.
-ROOMS = ("core", "opencue")
 
 _ROUTINES = """
 SELECT p.oid::regprocedure::text
@@ -59,6 +64,16 @@ WHERE s.managed
 ORDER BY s.show_id
 """
 
+# Not touched where the digest is the same: installing twice changes nothing.
+_RECORD = """
+INSERT INTO retally.installed AS i (program, digest) VALUES (%s, %s)
+ON CONFLICT (only_row) DO UPDATE
+SET
+    program = excluded.program, digest = excluded.digest,
+    installed_at = clock_timestamp(), installed_by = current_user
+WHERE i.digest <> excluded.digest
+"""
+
 _OCCUPIED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace('retally'))
 OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = to_regnamespace('retally'))
@@ -93,6 +108,7 @@ def install(conn: psycopg.Connection) -> Installed:
             _replace(conn, name, text)
         _drop_others(conn, set(wanted))
         conn.execute("SELECT retally.check_farm()")
+        conn.execute(_RECORD, (version_of("retally"), known_digest()))
         return Installed(tuple(applied), len(wanted), known_version())
 
 

@@ -1,4 +1,7 @@
-"""Rebuilds the totals of many shows: found in one statement, mended show by show."""
+"""Rebuilds the totals of many shows: found in one statement, mended show by show.
+
+An unmanaged show is repaired: within limits, and with a ledger.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from retally.procedures import routines
+from retally.procedures import repairs, routines
+from retally.procedures.records import BY_HAND
 from retally.sql.errors import DatabaseError, DatabaseUnreachableError, RetallyError, ShowBusyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import psycopg
 
@@ -33,10 +37,26 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rebuild did: one pass per show and total, and the shows that failed."""
+    """What a rebuild did: one pass per show and total, and the shows that failed.
+
+    ``run``: what was repaired, in the ledger; None where nothing was.
+    """
 
     passes: tuple[Pass, ...]
     failures: tuple[Failure, ...]
+    run: int | None = None
+
+
+@dataclass(frozen=True)
+class Repairs:
+    """Which shows are unmanaged, by id, and so repaired; ``force`` lifts the limits.
+
+    ``asked_by``: what the ledger says of it.
+    """
+
+    show_ids: Collection[str] = ()
+    force: bool = False
+    asked_by: str = BY_HAND
 
 
 def rebuild(
@@ -46,26 +66,29 @@ def rebuild(
     *,
     wait: bool,
     patience: float = 10.0,
+    repaired: Repairs = Repairs(),
     on_show: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Rebuild these totals of these shows, each show in a transaction of its own.
 
     ``wait``: wait for busy rows, and come back to a show for ``patience`` seconds while some stay
-    busy. A show that fails holds up no other one; DatabaseUnreachableError ends the run.
+    busy. ``repaired``: those of them that are repaired, all in one run of the ledger. A show that
+    fails holds up no other one; DatabaseUnreachableError ends the run.
     """
     found = _find(conn, show_ids, totals)
+    work = _Rebuild(conn, wait, patience, repaired)
     passes: list[Pass] = []
     failures: list[Failure] = []
     for show_id in show_ids:
         try:
             mine = found[show_id] if found else routines.findings(conn, [show_id], totals)
-            passes += _rebuild_one(conn, mine, wait, patience)
+            passes += work.show(mine)
         except DatabaseUnreachableError:
             raise
         except RetallyError as error:
             failures.append(Failure(show_id, error))
         on_show(show_id)
-    return Outcome(tuple(passes), tuple(failures))
+    return Outcome(tuple(passes), tuple(failures), work.run)
 
 
 def _find(
@@ -84,30 +107,54 @@ def _find(
     return found
 
 
-def _rebuild_one(
-    conn: psycopg.Connection, found: Sequence[Finding], wait: bool, patience: float
-) -> list[Pass]:
-    """Mend until nothing is left busy or patience is over; every try is a transaction."""
-    until = time.monotonic() + patience
-    passes = _mend(conn, found, wait, until)
-    while wait and any(p.rows_deferred for p in passes) and time.monotonic() < until:
-        left = [p.total for p in passes if p.rows_deferred]
-        again = routines.findings(conn, [found[0].show_id], left)
-        passes = _joined(passes, _mend(conn, again, wait, until))
-    return passes
+class _Rebuild:
+    """Mends one show after the other; ``run``: the run of the ledger, once there is one."""
 
+    def __init__(
+        self, conn: psycopg.Connection, wait: bool, patience: float, repaired: Repairs
+    ) -> None:
+        self.run: int | None = None
+        self._conn = conn
+        self._wait = wait
+        self._patience = patience
+        self._repaired = repaired
 
-def _mend(
-    conn: psycopg.Connection, found: Sequence[Finding], wait: bool, until: float
-) -> list[Pass]:
-    while True:
-        try:
-            with conn.transaction():
-                return routines.mend(conn, found, wait=wait)
-        except ShowBusyError:
-            # with wait, the routine has already waited for the other writer as long as is safe
-            if not wait or time.monotonic() >= until:
-                raise
+    def show(self, found: Sequence[Finding]) -> list[Pass]:
+        """Mend until nothing is left busy or patience is over; every try is a transaction."""
+        until = time.monotonic() + self._patience
+        passes = self._mend(found, until)
+        while self._wait and any(p.rows_deferred for p in passes) and time.monotonic() < until:
+            left = [p.total for p in passes if p.rows_deferred]
+            again = routines.findings(self._conn, [found[0].show_id], left)
+            passes = _joined(passes, self._mend(again, until))
+        return passes
+
+    def _mend(self, found: Sequence[Finding], until: float) -> list[Pass]:
+        while True:
+            try:
+                with self._conn.transaction():
+                    if found[0].show_id not in self._repaired.show_ids:
+                        return routines.mend(self._conn, found, wait=self._wait)
+                    done = self._repair(found)
+            except ShowBusyError:
+                # with wait, the routine has already waited for the other writer as long as is safe
+                if not self._wait or time.monotonic() >= until:
+                    raise
+            else:
+                self.run = done.run
+                return list(done.passes)
+
+    def _repair(self, found: Sequence[Finding]) -> repairs.Repair:
+        return repairs.repair(
+            self._conn,
+            found,
+            wait=self._wait,
+            tick=BY_HAND,
+            worker=self._conn.info.user,
+            asked_by=self._repaired.asked_by,
+            force=self._repaired.force,
+            run=self.run,
+        )
 
 
 def _joined(before: Sequence[Pass], after: Sequence[Pass]) -> list[Pass]:

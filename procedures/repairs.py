@@ -1,18 +1,16 @@
-"""Repairs of unmanaged shows: the calls that keep before and after, show them, and undo them."""
+"""Repairs of unmanaged shows, which keep before and after in the ledger, and what undoes them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString
 
-from psycopg.rows import class_row, dict_row
-
+from retally.procedures.ledger import whole_row
 from retally.procedures.records import Pass
-from retally.sql.errors import translated
+from retally.sql.errors import RepairRefusedError, ShowBusyError, UnknownRunError, translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     import psycopg
 
@@ -32,25 +30,24 @@ class Undone:
     """What an undo did, itself the run ``run``; None when it changed nothing.
 
     ``rows_kept`` hold another value by now, or are gone; ``rows_deferred`` stayed locked.
+    ``shows_busy``: ids of shows that another writer held; nothing of theirs has changed.
     """
 
     run: int | None
     rows_restored: int
     rows_kept: int
     rows_deferred: int
+    shows_busy: tuple[str, ...]
     problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A slot that a run wrote; amounts in the unit in which the farm stores the slot.
+class Restorable:
+    """A slot that a run wrote, and what it holds ``now``, None where its row is gone.
 
-    ``show`` is None where the show is gone. ``asked_by``: a tick, or by hand. ``cause``: what had
-    made the value wrong, where that is known. ``undoes``: the run that this one has put back.
+    ``restorable``: all slots of its row that the run wrote still hold what it wrote.
     """
 
-    run: int
-    changed_at: datetime
     show: str | None
     show_id: str
     total: str
@@ -59,11 +56,8 @@ class Entry:
     slot: str
     before: int
     after: int
-    cause: str | None
-    asked_by: str
-    worker: str
-    forced: bool
-    undoes: int | None
+    now: int | None
+    restorable: bool
 
 
 def repair(
@@ -85,65 +79,87 @@ def repair(
     query: LiteralString = """
         SELECT
             r.run, r.show_id, r.total, r.rows_adrift, r.rows_changed, r.rows_deferred,
-            r.rows_failed, r.core_units::bigint, r.gpus::bigint, r.seconds, r.problems
+            r.rows_failed, r.core_units, r.gpus, r.seconds, r.problems
         FROM retally.repair(%s::text[]::retally.finding[], %s, %s, %s, %s, %s, %s) AS r
     """
     tokens = [finding.token for finding in found]
     with translated():
         rows = conn.execute(query, (tokens, wait, tick, worker, asked_by, force, run)).fetchall()
-    passes = [Pass(*row[1:10], problems=tuple(row[10])) for row in rows]
+    passes = [Pass(*row[1:7], *map(int, row[7:9]), row[9], tuple(row[10])) for row in rows]
     return Repair(rows[-1][0] if rows else run, tuple(passes))
 
 
-def undo(conn: psycopg.Connection, run: int) -> Undone:
-    """Put back what a run changed, in one transaction, where rows still hold what it wrote.
+def refusal(
+    conn: psycopg.Connection, show_id: str, totals: Sequence[str]
+) -> RepairRefusedError | None:
+    """Why a repair of these totals of an unmanaged show would be refused now; None: it would not.
 
-    Raises UnknownRunError; ShowBusyError when another writer holds a show: nothing has changed.
+    For a connection in autocommit.
     """
-    with translated(), conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute("CALL retally.undo(%s)", (run,)).fetchone()
-    assert row is not None  # noqa: S101 - a procedure with INOUT parameters answers with one row
-    return Undone(
-        row["run"],
-        row["rows_restored"],
-        row["rows_kept"],
-        row["rows_deferred"],
-        tuple(row["problems"]),
-    )
+    try:
+        with translated():
+            conn.execute(
+                "SELECT retally.refuse_large_repair(%s, %s, NULL)", (show_id, list(totals))
+            )
+    except RepairRefusedError as error:
+        return error
+    return None
 
 
-def ledger(
-    conn: psycopg.Connection,
-    *,
-    show_ids: Sequence[str] = (),
-    totals: Sequence[str] = (),
-    run: int | None = None,
-    since: datetime | None = None,
-    limit: int | None = None,
-) -> list[Entry]:
-    """What runs changed, the latest first; empty filters let everything through."""
+def undo(conn: psycopg.Connection, run: int) -> Undone:
+    """Put back what a run changed, where rows still hold what it wrote; a transaction per show.
+
+    Raises UnknownRunError. A show that another writer holds is left, and named.
+    """
+    query: LiteralString = """
+        SELECT u.run, u.rows_restored, u.rows_kept, u.rows_deferred, u.problems
+        FROM retally.undo_scope(%s, %s, %s, %s) AS u
+    """
+    new_run: int | None = None
+    counts = (0, 0, 0)
+    busy: list[str] = []
+    problems: list[str] = []
+    for show_id in run_show_ids(conn, run):
+        try:
+            with translated(), conn.transaction():
+                row = conn.execute(query, (run, show_id, conn.info.user, new_run)).fetchone()
+        except ShowBusyError:
+            busy.append(show_id)
+            continue
+        assert row is not None  # noqa: S101 - a function with OUT parameters answers with one row
+        new_run = row[0]
+        counts = (counts[0] + row[1], counts[1] + row[2], counts[2] + row[3])
+        problems += row[4]
+    return Undone(new_run, *counts, tuple(busy), tuple(problems))
+
+
+def run_show_ids(conn: psycopg.Connection, run: int) -> list[str]:
+    """The ids of the shows that a run has changed. Raises UnknownRunError."""
     query: LiteralString = """
         SELECT
-            l.run, l.changed_at, s.name AS show, l.scope AS show_id, l.total,
-            retally.row_name(l.total, l.key) AS name, l.key, l.slot, l.before::bigint AS before,
-            l.after::bigint AS after, l.cause, r.cause AS asked_by, r.worker, r.forced, r.undoes
-        FROM retally.ledger AS l
-        INNER JOIN retally.run AS r ON l.run = r.run
-        LEFT JOIN retally.shows() AS s ON l.scope = s.show_id
-        WHERE
-            (%(shows)s::text[] = '{}' OR l.scope = ANY (%(shows)s))
-            AND (%(totals)s::text[] = '{}' OR l.total = ANY (%(totals)s))
-            AND (%(run)s::bigint IS NULL OR l.run = %(run)s)
-            AND (%(since)s::timestamptz IS NULL OR l.changed_at >= %(since)s)
-        ORDER BY l.run DESC, s.name, array_position(retally.totals(), l.total), l.key, l.slot
-        LIMIT %(limit)s
+            ARRAY(SELECT DISTINCT l.scope FROM retally.ledger AS l WHERE l.run = r.run ORDER BY 1)
+        FROM retally.run AS r
+        WHERE r.run = %s::numeric
     """
-    filters = {
-        "shows": list(show_ids),
-        "totals": list(totals),
-        "run": run,
-        "since": since,
-        "limit": limit,
-    }
-    with translated(), conn.cursor(row_factory=class_row(Entry)) as cursor:
-        return cursor.execute(query, filters).fetchall()
+    with translated():
+        row = conn.execute(query, (run,)).fetchone()
+    if row is None:
+        raise UnknownRunError(
+            f"there is no run {run}", "`retally ledger --runs` lists them; old ones are pruned"
+        )
+    return list(row[0])
+
+
+def restorable(conn: psycopg.Connection, run: int) -> list[Restorable]:
+    """What an undo of this run would meet, slot by slot; reads only."""
+    query: LiteralString = """
+        SELECT
+            s.name AS show, r.show_id, r.total, coalesce(n.name, r.key) AS name, r.key, r.slot,
+            r.before, r.after, r.now, r.restorable
+        FROM retally.restorable(%s) AS r
+        LEFT JOIN retally.shows() AS s ON r.show_id = s.show_id
+        LEFT JOIN retally.names() AS n ON r.total = n.total AND r.key = n.key
+        ORDER BY s.name, r.show_id, array_position(retally.totals(), r.total), r.key, r.slot
+    """
+    with translated(), conn.cursor(row_factory=whole_row(Restorable)) as cursor:
+        return cursor.execute(query, (run,)).fetchall()

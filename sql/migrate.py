@@ -1,11 +1,14 @@
 """Brings retally's own tables to the version that this program knows.
 
 Numbered files in ``sql/migrations`` are applied once each, in order, each recorded in
-``retally.migration`` in its own transaction. A schema that is newer than this program is refused.
+``retally.migration`` in its own transaction. A schema that is newer than this program is refused,
+and so, wherever they are used, are routines that another version of the program has installed.
 """
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
 from typing import TYPE_CHECKING
 
 from retally.sql.errors import NotInstalledError
@@ -13,6 +16,9 @@ from retally.sql.text import sql_texts
 
 if TYPE_CHECKING:
     import psycopg
+
+#: Folders of routines, in the order in which they are created.
+ROOMS = ("core", "opencue")
 
 _SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS retally;
@@ -31,6 +37,17 @@ def known_version() -> int:
     return max(_migrations())
 
 
+@cache
+def known_digest() -> str:
+    """The digest of all migrations and routines that this program brings, in hexadecimal."""
+    digest = hashlib.sha256()
+    for room, folder in (("sql", "migrations"), *(("procedures", room) for room in ROOMS)):
+        for name, text in sorted(sql_texts(room, folder).items()):
+            # no text holds a NUL, so that no two sets of files read alike
+            digest.update(f"{folder}/{name}\0{text}\0".encode())
+    return digest.hexdigest()
+
+
 def schema_version(conn: psycopg.Connection) -> int | None:
     """The version of the schema ``retally`` in this database, None where it is not installed."""
     found = conn.execute("SELECT to_regclass('retally.migration') IS NOT NULL").fetchone()
@@ -41,7 +58,7 @@ def schema_version(conn: psycopg.Connection) -> int | None:
 
 
 def require_current(conn: psycopg.Connection) -> None:
-    """Raise NotInstalledError unless the schema is there and of this program's version."""
+    """Raise NotInstalledError unless schema and routines are there, of this program's version."""
     version = schema_version(conn)
     if version is None:
         raise NotInstalledError(
@@ -53,6 +70,17 @@ def require_current(conn: psycopg.Connection) -> None:
             "run `retally install` again",
         )
     refuse_newer(version)
+    _refuse_other_routines(conn)
+
+
+def _refuse_other_routines(conn: psycopg.Connection) -> None:
+    installed = conn.execute("SELECT i.program, i.digest FROM retally.installed AS i").fetchone()
+    if installed is None or installed[1] != known_digest():
+        brought = f"retally {installed[0]}" if installed else "an unknown program"
+        raise NotInstalledError(
+            f"the routines in the schema retally are not this program's: {brought} brought them",
+            "run `retally install`",
+        )
 
 
 def refuse_newer(version: int) -> None:

@@ -17,9 +17,11 @@ from structlog.testing import capture_logs
 
 from retally.procedures import TOTALS, routines
 from retally.sql.errors import DatabaseUnreachableError
-from retally.worker import Worker, WorkerSettings
+from retally.worker import Requests, Worker, WorkerSettings
 from retally.worker import database as worker_database
 from retally.worker.database import Database, WorkerStoppingError
+from retally.worker.health import Health
+from retally.worker.metrics import Metrics
 from retally.worker.ticks import Shared, Tick, TickRunner
 
 if TYPE_CHECKING:
@@ -49,13 +51,33 @@ def new_shared(farm_db: psycopg.Connection) -> Iterator[NewShared]:
     with contextlib.ExitStack() as undo:
 
         def make() -> Shared:
-            database = Database(farm_db.info.dsn, connections=4, statement_timeout=30)
+            database = new_database(farm_db)
             database.open()
             undo.callback(database.close)
             menders = undo.enter_context(ThreadPoolExecutor(2))
-            return Shared(database, menders, 2, f"worker {id(database)}", threading.Event())
+            return Shared(
+                database,
+                menders,
+                2,
+                f"worker {id(database)}",
+                "watch",
+                threading.Event(),
+                Metrics({}),
+                Health({}),
+            )
 
         yield make
+
+
+def new_database(conn: psycopg.Connection, connections: int = 4, limit: float = 30) -> Database:
+    """A worker's own, to the database of ``conn``; ``limit``: seconds for a statement."""
+    return Database(
+        conn.info.dsn,
+        connections=connections,
+        statement_timeout=limit,
+        metrics=Metrics({}),
+        health=Health({}),
+    )
 
 
 @pytest.fixture
@@ -87,7 +109,7 @@ EMPTY = [(0, 0)] * len(TOTALS)
 
 def make_due(conn: psycopg.Connection) -> None:
     """The interval is over."""
-    conn.execute("UPDATE retally.due SET due_at = clock_timestamp()")
+    conn.execute("UPDATE retally.due SET due_at = '-infinity'")
 
 
 def fail_for(conn: psycopg.Connection, work: Work) -> None:
@@ -129,7 +151,7 @@ def test_a_tick_serves_only_its_own_totals(farm_db: psycopg.Connection, shared: 
     assert [stored(farm_db, work, total)[0] for total in TOTALS] == [300, 0, 0, 300, 0]
 
 
-def test_an_unmanaged_show_is_neither_written_nor_claimed(
+def test_an_unmanaged_show_is_watched_and_not_written(
     farm_db: psycopg.Connection, shared: Shared
 ) -> None:
     managed, unmanaged = wrong_show(farm_db), wrong_show(farm_db, managed=False)
@@ -138,7 +160,10 @@ def test_an_unmanaged_show_is_neither_written_nor_claimed(
 
     assert everything(farm_db, unmanaged) == EMPTY
     assert everything(farm_db, managed) == EXACT
-    assert farm_db.execute("SELECT scope FROM retally.due").fetchall() == [(managed.show,)]
+    actions = farm_db.execute(
+        "SELECT DISTINCT scope, action, rows_changed FROM retally.pass WHERE tick = 'resource'"
+    ).fetchall()
+    assert set(actions) == {(managed.show, "rebuilt", 1), (unmanaged.show, "watched", 0)}
 
 
 @pytest.mark.parametrize(("follow", "result"), [(True, EXACT), (False, EMPTY)])
@@ -163,6 +188,7 @@ def test_a_show_is_taken_up_by_the_first_pass_after_it_became_managed(
     routines.set_managed(farm_db, work.show, managed=True)
     corrupt(farm_db)
 
+    make_due(farm_db)
     runner.run()
 
     assert everything(farm_db, work) == EXACT
@@ -208,28 +234,38 @@ def test_a_show_that_fails_stops_no_other_one_and_is_named_with_its_error(
     assert failure["hint"] == "Call them."
 
 
-def test_a_show_that_failed_is_left_alone_for_a_while_and_then_rebuilt(
-    farm_db: psycopg.Connection, shared: Shared
+def test_a_show_that_failed_is_left_alone_by_all_workers_until_its_pause_is_over(
+    farm_db: psycopg.Connection, new_shared: NewShared
 ) -> None:
     failing = wrong_show(farm_db)
     fail_for(farm_db, failing)
-    runner = TickRunner(tick(interval=_FROZEN), shared)
-    impatient = TickRunner(tick(interval=0.1), shared)
+    runners = [TickRunner(tick(interval=0.1), new_shared()) for _ in range(2)]
+    kept = "SELECT failures, error, extract(EPOCH FROM every)::float FROM retally.due"
+    pauses = []
 
     with capture_logs() as logs:
-        for each in (runner, impatient):
-            each.run()
+        for failures in range(1, 6):
             make_due(farm_db)
+            for runner in runners:
+                runner.run()
+            # only the first one came to it
+            counted, error, pause = farm_db.execute(kept).fetchall()[0]
+            assert (counted, len(events(logs, "failed"))) == (failures, failures)
+            assert "the disk is on fire" in error
+            pauses.append(pause)
+            farm_db.execute(
+                "UPDATE retally.due SET due_at = clock_timestamp() + '1 hour', every = '1 hour'"
+            )
         farm_db.execute("DROP TRIGGER refuse ON subscription")
-        runner.run()
+        runners[0].run()
         assert everything(farm_db, failing) == EMPTY
-        deadline = time.monotonic() + _PATIENCE
-        while everything(farm_db, failing) == EMPTY and time.monotonic() < deadline:
-            impatient.run()
+        make_due(farm_db)
+        runners[0].run()
 
     assert everything(farm_db, failing) == EXACT
-    assert len(events(logs, "failed")) == 2
-    assert _FROZEN / 2 <= events(logs, "failed")[0]["retry_in_seconds"] <= _FROZEN
+    assert farm_db.execute(kept).fetchall() == [(0, None, 0.1)]
+    for failures, pause in enumerate(pauses):
+        assert 0.05 * 2**failures <= pause <= 0.1 * 2**failures
 
 
 def test_data_of_one_show_that_cannot_be_summed_stops_no_other_show(
@@ -351,7 +387,7 @@ def test_a_problem_is_told_once_until_it_changes(
     assert "350 core units" in changed
 
 
-def test_a_pass_that_finds_nothing_says_nothing_above_debug(
+def test_a_pass_that_finds_nothing_says_so_in_one_event(
     farm_db: psycopg.Connection, shared: Shared
 ) -> None:
     wrong_show(farm_db)
@@ -362,8 +398,9 @@ def test_a_pass_that_finds_nothing_says_nothing_above_debug(
     with capture_logs() as logs:
         runner.run()
 
-    assert {entry["log_level"] for entry in logs} == {"debug"}
-    assert events(logs, "pass over")[0]["shows"] == 1
+    assert {entry["log_level"] for entry in logs if entry["event"] != "pass"} == {"debug"}
+    [told] = events(logs, "pass")
+    assert (told["shows"], told["rows_adrift"], told["rows_changed"]) == (1, 0, 0)
 
 
 def test_a_stopping_worker_begins_no_pass(farm_db: psycopg.Connection, shared: Shared) -> None:
@@ -435,7 +472,7 @@ def test_a_server_that_keeps_no_time_out_is_cut_off(
     farm_db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_database, "_SLACK_SECONDS", 0.5)
-    database = Database(farm_db.info.dsn, connections=1, statement_timeout=0.2)
+    database = new_database(farm_db, connections=1, limit=0.2)
     database.open()
     frozen: list[int] = []
 
@@ -473,9 +510,9 @@ def test_a_worker_outlives_a_frozen_session_and_goes_on_with_another(
 
     sessions = "SELECT pid FROM pg_stat_activity WHERE application_name = 'retally'"
     frozen: list[int] = []
-    stop = threading.Event()
+    requests = Requests()
     with capture_logs() as logs, ThreadPoolExecutor(1) as threads:
-        running = threads.submit(Worker(farm_db.info.dsn, settings).run, stop)
+        running = threads.submit(Worker(farm_db.info.dsn, settings).run, requests)
         try:
             await_true(exact)
             frozen = [row[0] for row in farm_db.execute(sessions)]
@@ -487,5 +524,5 @@ def test_a_worker_outlives_a_frozen_session_and_goes_on_with_another(
         finally:
             for pid in frozen:
                 os.kill(pid, signal.SIGCONT)
-            stop.set()
+            requests.stop.set()
         running.result(_PATIENCE)

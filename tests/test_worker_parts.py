@@ -24,9 +24,9 @@ from retally.sql.errors import (
     NotInstalledError,
     PermissionDeniedError,
 )
-from retally.worker import Worker, WorkerSettings, configure_logging
+from retally.worker import Requests, Worker, WorkerSettings, configure_logging
 from retally.worker.backoff import LONGEST, Backoff
-from retally.worker.run import mind_the_clock
+from retally.worker.service import mind_the_clock
 from retally.worker.spread import spread
 from retally.worker.ticks import planned
 
@@ -66,17 +66,16 @@ def test_a_tick_without_totals_is_left_out(
 def test_pauses_double_up_to_the_longest_and_a_success_ends_them() -> None:
     backoff = Backoff(3.0)
 
-    pauses = [backoff.failed("show") for _ in range(2000)]
+    pauses = [backoff.failed() for _ in range(2000)]
 
     for failures, pause in enumerate(pauses):
         longest = min(3.0 * 2.0 ** min(failures, 20), LONGEST)
         assert longest / 2 <= pause <= longest
     assert len(set(pauses)) > 1000, "they are drawn"
-    assert backoff.holds("show")
-    assert not backoff.holds("other")
-    backoff.succeeded("show")
-    assert not backoff.holds("show")
-    assert backoff.failed("show") <= 3.0
+    assert backoff.holds()
+    backoff.succeeded()
+    assert not backoff.holds()
+    assert backoff.failed() <= 3.0
 
 
 def test_no_more_tasks_than_the_width_are_in_the_pool_at_once() -> None:
@@ -115,7 +114,7 @@ def test_a_tick_that_a_changed_clock_has_put_far_off_runs_at_once() -> None:
     scheduler.start()
     try:
         job.modify(next_run_time=datetime.now(UTC) + timedelta(hours=1))
-        mind_the_clock(scheduler)
+        assert mind_the_clock(scheduler)
         assert ran.wait(_PATIENCE)
     finally:
         scheduler.shutdown()
@@ -150,10 +149,9 @@ def test_the_log_for_people_is_one_line_an_event_with_its_fields_in_order(log: i
 
 def refused(dsn: str) -> Worker:
     """A worker whose start has to fail: it would go on for ever otherwise."""
-    stop = threading.Event()
-    stop.set()
-    worker = Worker(dsn)
-    worker.run(stop)
+    requests = Requests()
+    requests.stop.set()
+    Worker(dsn).run(requests)
     raise AssertionError("it started")
 
 

@@ -30,13 +30,12 @@ _PATIENCE = 60.0  # seconds, for what takes far below one
 _PASSWORD = "correct-horse-battery-staple"
 
 _PROGRAM = """
-import sys, threading
-from retally.worker import Worker, WorkerSettings, configure_logging, stop_on_signals
+import sys
+from retally.worker import Worker, WorkerSettings, configure_logging, requests_on_signals
 settings = WorkerSettings()
 configure_logging(settings.log_format, settings.log_level)
-stop = threading.Event()
-with stop_on_signals(stop):
-    Worker(sys.argv[1], settings).run(stop)
+with requests_on_signals() as requests:
+    Worker(sys.argv[1], settings, reread=WorkerSettings).run(requests)
 """
 
 _QUICK = {
@@ -72,6 +71,10 @@ class WorkerProcess:
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send the signal and read on to the end; answers with the exit code."""
         self._process.send_signal(number)
+        return self.exit_code()
+
+    def exit_code(self) -> int:
+        """Read on to the end."""
         for _ in self._lines():
             pass
         return self._process.wait(_PATIENCE)
@@ -177,7 +180,7 @@ def test_a_signal_lets_the_pass_in_hand_end_and_the_exit_code_is_0(
     assert all(waits(farm_db) for _ in range(200)), "it is given time"
     holder.execute("ROLLBACK")
 
-    assert worker.end() == 0
+    assert worker.exit_code() == 0
     assert cores(farm_db, work)[0] == 300
     assert worker.log[-1]["event"] == "worker stopped"
 
@@ -192,6 +195,24 @@ def test_a_pass_that_outlasts_the_grace_is_undone_and_the_exit_code_is_0(
     await_waiter(farm_db)
 
     assert worker.end() == 0
+
+    assert cores(farm_db, work)[0] == 0
+    assert worker.events("pass broken off")
+    assert not worker.events("failed")
+
+
+def test_a_second_signal_undoes_the_pass_in_hand_at_once(
+    farm_db: psycopg.Connection,
+    start: Callable[..., WorkerProcess],
+    in_hand: tuple[Work, psycopg.Connection],
+) -> None:
+    work, _ = in_hand
+    worker = start(farm_db.info.dsn, RETALLY_TOTALS="subscription", RETALLY_SHUTDOWN_GRACE="3600")
+    await_waiter(farm_db)
+    worker.send(signal.SIGTERM)
+    worker.await_event("worker stopping")
+
+    assert worker.end(signal.SIGINT) == 0
 
     assert cores(farm_db, work)[0] == 0
     assert worker.events("pass broken off")

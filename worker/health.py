@@ -56,9 +56,13 @@ class Health:
         self._lock = threading.Lock()
         self.set_intervals(intervals)
 
-    def set_intervals(self, intervals: Mapping[str, float]) -> None:
-        """From now on these are the ticks; those that stay keep what is known of them."""
+    def set_intervals(self, intervals: Mapping[str, float], step: float | None = None) -> None:
+        """From now on these are the ticks; those that stay keep what is known of them.
+
+        ``step`` None: as before.
+        """
         with self._lock:
+            self._step = self._step if step is None else step
             now = self._clock()
             known, self._ticks = self._ticks, {}
             for name, interval in intervals.items():

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # Longer than any scrape takes; a client that needs more is cut off.
 _CLIENT_SECONDS = 10.0
+# How often it looks for clients to cut off, and whether it is to end.
+_LOOK_SECONDS = 0.1
 # Clients at a time; a descriptor each, which must never lack for the database's connections.
 _CLIENTS = 32
 
@@ -65,7 +67,9 @@ def serve(metrics: Metrics, health: Health, host: str, port: int) -> Iterator[Ad
     """
     server = _listen(host, port)
     server.set_app(_application(metrics, health))
-    thread = threading.Thread(target=server.serve_forever, name="retally-http", daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, args=(_LOOK_SECONDS,), name="retally-http", daemon=True
+    )
     thread.start()
     try:
         yield Address(server.server_name, server.server_port)
@@ -138,7 +142,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Twice a second: a time-out on the socket does not stop who sends a byte now and then."""
+        """Now and then: a time-out on the socket does not stop who sends a byte now and then."""
         self.cut(older_than=_CLIENT_SECONDS)
 
     def cut(self, *, older_than: float) -> None:

@@ -148,8 +148,10 @@ class Metrics:
         self._counters.faults.labels(kind).inc()
 
     def database_up(self, up: bool) -> None:
-        """Whether the database answers."""
+        """Whether the database answers; when it does not, the passes are broken off."""
         self._database_up.set(up)
+        if not up:
+            self._ticks.over()
 
     def reloaded(self, ok: bool) -> None:
         """The settings were read again; ``ok``: and taken over."""
@@ -235,7 +237,7 @@ class _Ticks:
             self._known = set(intervals)
 
     def claimed(self, tick: str, due: int, claimed: int) -> None:
-        """The first claim of a pass says what was due; the last one, of none, ends nothing."""
+        """The first claim of a pass says what was due, the others add to what is ours."""
         with self._lock:
             if tick not in self._known:
                 return
@@ -243,9 +245,11 @@ class _Ticks:
                 self._due.labels(tick).set(due)
                 self._claimed.labels(tick).set(0)
             self._claimed.labels(tick).inc(claimed)
-            # a pass that got nothing is not told to be over
-            (self._under_way.add if claimed else self._under_way.discard)(tick)
+            # a pass that gets nothing is not told to be over
+            if claimed:
+                self._under_way.add(tick)
 
-    def over(self, tick: str) -> None:
+    def over(self, *ticks: str) -> None:
+        """Their passes are over; without a name, those of all."""
         with self._lock:
-            self._under_way.discard(tick)
+            self._under_way.difference_update(ticks or tuple(self._under_way))

@@ -15,7 +15,6 @@ from retally.sql.errors import (
     DatabaseError,
     DatabaseUnreachableError,
     RepairRefusedError,
-    RetallyError,
 )
 from retally.worker.backoff import pause_after
 from retally.worker.database import WorkerStoppingError
@@ -106,7 +105,8 @@ class Passes:
         for show, action in shows:
             by_action[action] += found[show.show_id]
         with self._shared.database.transaction() as conn:
-            for action, findings in by_action.items():
+            # in order, as another worker may come to the same rows when a pass takes too long
+            for action, findings in sorted(by_action.items()):
                 self._note(conn, findings, action, seconds)
         for show, action in shows:
             passes = [_unwritten(finding, seconds) for finding in found[show.show_id]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
@@ -10,18 +11,23 @@ from retally.sql.errors import RepairRefusedError, RetallyError
 from retally.worker.faults import kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from retally.procedures import Pass, Show
     from retally.worker.metrics import Metrics
 
 _log = structlog.get_logger("retally.worker")
 
-_EVENTS = {
-    "rebuilt": "totals rebuilt",
-    "repaired": "totals repaired",
-    "watched": "drift found",
-}
+# What each pass says of itself, drift as absolute sums.
+
+_SUMS = (
+    "rows_adrift",
+    "rows_changed",
+    "rows_deferred",
+    "rows_failed",
+    "core_units",
+    "gpus",
+)
 
 
 class Report:
@@ -32,40 +38,27 @@ class Report:
         self._interval = interval
         self._metrics = metrics
         self._problems: dict[str, frozenset[str]] = {}
-        self._drift: dict[str, tuple[int, int]] = {}
+        self._drift: dict[str, tuple[int, int, int]] = {}
         self._refusals: dict[str, str] = {}
         self._late = False
+        self._sums: Counter[str] = Counter()
 
     def served(self, show: Show, action: str, passes: Sequence[Pass], seconds: float) -> None:
         """A show was served; ``seconds``: how long that took, waiting for its turn included."""
         self._metrics.served(self._tick, show.name, action, passes, seconds)
         self._refusals.pop(show.show_id, None)
-        changed = sum(p.rows_changed for p in passes)
-        deferred = sum(p.rows_deferred for p in passes)
-        adrift = sum(p.rows_adrift for p in passes)
-        failed = sum(p.rows_failed for p in passes)
-        core_units = sum(p.core_units for p in passes)
         if action == "repaired":
             for each in passes:
                 self._metrics.repaired(show.name, each.total, each.rows_changed)
-        told = self._tell_problems(show, passes)
-        # what nobody mends is found adrift by every pass: once told, it is no news
-        same = self._drift.get(show.show_id, (0, 0)) == (adrift, core_units)
-        self._drift[show.show_id] = (adrift, core_units)
-        news = changed or deferred or told or (adrift > failed and not same)
-        left = _EVENTS["watched"] if action == "watched" else "totals left adrift"
-        quiet = "nothing new" if adrift else "nothing adrift"
+        sums = _summed(passes)
+        self._sums.update(sums)
+        news = self._is_news(show, passes, sums)
         (_log.info if news else _log.debug)(
-            _EVENTS[action] if changed else left if news else quiet,
+            _event(action, sums) if news else "nothing new" if sums["rows_adrift"] else "quiet",
             tick=self._tick,
             show=show.name,
             action=action,
-            rows_adrift=adrift,
-            rows_changed=changed,
-            rows_deferred=deferred,
-            rows_failed=failed,
-            core_units=core_units,
-            gpus=sum(p.gpus for p in passes),
+            **sums,
             seconds=round(seconds, 4),
         )
 
@@ -78,6 +71,7 @@ class Report:
     def failed(self, show: Show | None, error: Exception, pause: float) -> None:
         """It failed, and is left alone for ``pause`` seconds. None: the whole pass."""
         kind = kind_of(error)
+        self._sums["shows_failed"] += show is not None
         self._metrics.fault(kind)
         if show is None:
             self._metrics.pass_failed(self._tick, kind)
@@ -112,7 +106,9 @@ class Report:
         """A pass over so many shows is over; warns when passes begin to be longer than a tick."""
         late = seconds > self._interval
         self._metrics.pass_over(self._tick, shows, seconds, late)
-        _log.debug("pass over", tick=self._tick, shows=shows, seconds=round(seconds, 4))
+        sums, self._sums = self._sums, Counter()
+        told = {name: sums[name] for name in (*_SUMS, "shows_failed")}
+        _log.info("pass", tick=self._tick, shows=shows, **told, seconds=round(seconds, 4))
         if late and not self._late:
             _log.warning(
                 "passes take longer than the interval",
@@ -122,6 +118,15 @@ class Report:
                 interval=self._interval,
             )
         self._late = late
+
+    def _is_news(self, show: Show, passes: Sequence[Pass], sums: Mapping[str, int]) -> bool:
+        """What nobody mends is found adrift by every pass: once told, it is no news."""
+        told = self._tell_problems(show, passes)
+        drift = (sums["rows_adrift"], sums["core_units"], sums["gpus"])
+        same = self._drift.get(show.show_id, (0, 0, 0)) == drift
+        self._drift[show.show_id] = drift
+        left = sums["rows_adrift"] > sums["rows_failed"] and not same
+        return bool(sums["rows_changed"] or sums["rows_deferred"] or told or left)
 
     def _tell_problems(self, show: Show, passes: Sequence[Pass]) -> bool:
         now = {problem: None for p in passes for problem in p.problems}  # in their order
@@ -134,3 +139,13 @@ class Report:
 
     def _where(self, show: Show | None) -> dict[str, str]:
         return {"tick": self._tick} | ({} if show is None else {"show": show.name})
+
+
+def _summed(passes: Sequence[Pass]) -> dict[str, int]:
+    return {name: sum(getattr(each, name) for each in passes) for name in _SUMS}
+
+
+def _event(action: str, sums: Mapping[str, int]) -> str:
+    if sums["rows_changed"]:
+        return f"totals {action}"
+    return "drift found" if action == "watched" else "totals left adrift"

@@ -88,7 +88,10 @@ class Worker:
                 shows = routines.shows(conn)
                 for tick in planned(self._settings):
                     routines.claim_due(conn, tick.name, tick.interval, [], self._name)
-                    routines.findings(conn, [], tick.totals)
+                    found = routines.findings(conn, [], tick.totals)
+                    routines.note_findings(
+                        conn, found, action="watched", tick=tick.name, worker=self._name, seconds=0
+                    )
             _log.info(
                 "worker started",
                 worker=self._name,

@@ -6,18 +6,18 @@ import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor as TickThreads
-from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from retally.procedures import routines
 from retally.sql.errors import RetallyError
 from retally.worker.database import Database
+from retally.worker.grid import GridTrigger
 from retally.worker.ticks import Shared, TickRunner, planned
 
 if TYPE_CHECKING:
@@ -86,7 +86,13 @@ class Service:
                 self._health,
             )
             for tick in self._ticks:
-                self._schedule(tick.name, tick.interval, TickRunner(tick, shared))
+                grid = GridTrigger(tick.interval)
+                self._scheduler.add_job(
+                    TickRunner(tick, shared, grid).run,
+                    grid,
+                    id=tick.name,
+                    next_run_time=datetime.now(UTC),
+                )
             self._scheduler.add_job(
                 self._prune, IntervalTrigger(seconds=_PRUNE_SECONDS, jitter=60, timezone=UTC)
             )
@@ -102,23 +108,6 @@ class Service:
         if mind_the_clock(self._scheduler):
             self._metrics.fault("clock_stepped")
             _log.warning("the clock was set back", worker=self._worker)
-
-    def _schedule(self, name: str, interval: float, runner: TickRunner) -> None:
-        def run() -> None:
-            next_in = runner.run()
-            if next_in is not None:
-                # the database says when shows are due, by its clock: workers meet there
-                with contextlib.suppress(JobLookupError):
-                    self._scheduler.modify_job(
-                        name, next_run_time=datetime.now(UTC) + timedelta(seconds=next_in)
-                    )
-
-        self._scheduler.add_job(
-            run,
-            IntervalTrigger(seconds=interval, timezone=UTC),
-            id=name,
-            next_run_time=datetime.now(UTC),
-        )
 
     def _prune(self) -> None:
         try:

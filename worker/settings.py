@@ -210,12 +210,13 @@ def _secret(option: pq.ConninfoOption) -> bool:
 
 def unknown_variables() -> tuple[str, ...]:
     """A line for each variable that has our prefix and that nothing reads."""
-    known = [*map(variable_of, WorkerSettings.model_fields), FILE_VARIABLE, "RETALLY_PG_BINDIR"]
+    known = [*WorkerSettings.model_fields, "config", "pg_bindir"]
     lines = []
     for name in sorted(os.environ):
-        if name.upper().startswith(_PREFIX) and name.upper() not in known:
-            near = get_close_matches(name.upper(), known, 1)
-            meant = f"; did you mean {near[0]}?" if near else ""
+        setting = name.lower().removeprefix(_PREFIX.lower())
+        if setting != name.lower() and setting not in known:
+            near = get_close_matches(setting, known, 1)
+            meant = f"; did you mean {variable_of(near[0])}?" if near else ""
             lines.append(f"nothing reads the variable {name}{meant}")
     return tuple(lines)
 

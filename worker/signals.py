@@ -59,9 +59,9 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled(actions: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
-    # A handler runs inside the main thread, which may be just entering Event.wait() or starting a
-    # thread, and hold a lock that Event.set() or Thread.start() needs: it would wait for itself
-    # for ever. SimpleQueue.put() is made for that place; a thread that is there already acts.
+    # A handler runs inside the main thread, which may be just entering Event.wait() and hold the
+    # lock that Event.set() needs: it would wait for itself for ever. SimpleQueue.put() may be
+    # called there; a thread that is there already does the rest, in the order of the signals.
     came: SimpleQueue[signal.Signals | None] = SimpleQueue()
 
     def act() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,10 +11,12 @@ from retally.sql.errors import DatabaseUnreachableError
 from retally.worker.backoff import Backoff
 from retally.worker.database import WorkerStoppingError
 from retally.worker.faults import gave_way
+from retally.worker.grid import GridTrigger
 from retally.worker.passes import Passes
 from retally.worker.report import Report
 
 if TYPE_CHECKING:
+    import threading
     from concurrent.futures import Executor
 
     from retally.procedures import Claim, Show
@@ -67,24 +68,22 @@ def planned(settings: WorkerSettings) -> tuple[Tick, ...]:
 
 
 class TickRunner:
-    """Runs the passes of one tick, one after the other."""
+    """Runs the passes of one tick, one after the other; tells ``grid`` when the next is due."""
 
-    def __init__(self, tick: Tick, shared: Shared) -> None:
+    def __init__(self, tick: Tick, shared: Shared, grid: GridTrigger | None = None) -> None:
         self._tick = tick
+        self._grid = grid or GridTrigger(tick.interval)
         self._shared = shared
         self._backoff = Backoff(tick.interval)
         self._report = Report(tick.name, tick.interval, shared.metrics)
         self._passes = Passes(tick, shared, self._report)
 
-    def run(self) -> float | None:
-        """One pass; answers with the seconds until the next one, None where only a guess is left.
-
-        Raises nothing: what fails is logged and tried again later.
-        """
+    def run(self) -> None:
+        """One pass. Raises nothing: what fails is logged and tried again later."""
         self._shared.health.begun(self._tick.name)
         ok = False
         try:
-            next_in = None if self._backoff.holds() else self._pass()
+            ok = not self._backoff.holds() and self._pass()
         except WorkerStoppingError:
             self._report.broken_off()
         except DatabaseUnreachableError:
@@ -95,33 +94,41 @@ class TickRunner:
             else:
                 self._report.failed(None, error, self._backoff.failed())
         else:
-            ok = next_in is not None
             if ok:
                 self._backoff.succeeded()
-            return next_in
         finally:
             self._shared.health.ended(self._tick.name, ok)
-        return None
 
-    def _pass(self) -> float | None:
-        """Take shares of what is due, and serve them, until nothing is left or the slot is over."""
-        started = time.monotonic()
-        served = 0
+    def _pass(self) -> bool:
+        """Serve what is due now, and what came due meanwhile; False when stopped."""
+        while not self._shared.stop.is_set():
+            over_at = self._serve_slot()
+            if time.monotonic() < over_at:
+                return True
+        return False
+
+    def _serve_slot(self) -> float:
+        """Take shares of what is due, and serve them, until nothing is left.
+
+        Answers with when the next slot begins, by time.monotonic().
+        """
+        started, served, over_at = time.monotonic(), 0, float("inf")
         while not self._shared.stop.is_set():
             claim, shows = self._claim()
             over_at = time.monotonic() + claim.next_in
+            self._grid.meet(claim.next_in)
             if shows:
                 served += len(shows)
                 self._passes.serve(shows, claim.failures)
-            left = over_at - time.monotonic()
-            # what nobody has taken belongs to others until it is late, or is being claimed by them
-            if left <= 0 or not claim.left or not (shows or claim.late_in):
-                if served:
-                    self._report.over(served, time.monotonic() - started)
-                return max(left, 0.0)
-            if not shows:
+            elif claim.left:
+                # it is others' until it is late
                 self._shared.stop.wait(claim.late_in)
-        return None
+            taken = not (shows or claim.late_in)  # what is left is being claimed at this moment
+            if not claim.left or taken or time.monotonic() >= over_at:
+                break
+        if served:
+            self._report.over(served, time.monotonic() - started)
+        return over_at
 
     def _claim(self) -> tuple[Claim, list[tuple[Show, str]]]:
         """Take a share of what is due; each show with the action of its pass."""

@@ -8,21 +8,27 @@ CREATE OR REPLACE FUNCTION retally.note_findings(
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
 BEGIN
     PERFORM retally.note_passes(
         ARRAY(
             SELECT
                 ROW(
-                    f.show_id, p_tick, f.total, p_action, p_worker, clock_timestamp(), p_seconds,
-                    f.rows_adrift, 0, 0, f.rows_failed, f.core_units, f.gpus, f.problems, 1,
-                    clock_timestamp()
+                    f.show_id, p_tick, f.total, p_action, p_worker, v_now, p_seconds,
+                    f.rows_adrift, 0, 0, f.rows_failed, f.core_units, f.gpus, f.problems, 1, v_now
                 )::retally.pass
             FROM unnest(p_findings) AS f
         )
     );
+    -- a row that is locked belongs to a pass that is under way, and knows better
     DELETE FROM retally.deferred AS d
-    USING unnest(p_findings) AS f
-    WHERE d.scope = f.show_id AND d.total = f.total;
+    WHERE d.ctid IN (
+        SELECT o.ctid
+        FROM retally.deferred AS o
+        INNER JOIN unnest(p_findings) AS f ON o.scope = f.show_id AND o.total = f.total
+        FOR UPDATE OF o SKIP LOCKED
+    );
 END
 $$;
 COMMENT ON FUNCTION retally.note_findings(

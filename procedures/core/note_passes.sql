@@ -1,17 +1,36 @@
 -- Keeps the results of passes: the latest per scope, tick and total, and in the history one every
--- setting.history_every and each that found something adrift or changed something.
--- p_passes: rows for retally.pass; their passes and history_at are for those that are new there.
+-- setting.history_every, each that changed something and each that found something new adrift.
+-- p_passes: rows for retally.pass, whose passes and history_at are ours to set.
 -- Writes: retally.pass, retally.history (both unlogged).
 CREATE OR REPLACE FUNCTION retally.note_passes(p_passes retally.pass[])
 RETURNS void
 LANGUAGE sql VOLATILE
 AS $$
     WITH noted AS (
-        INSERT INTO retally.pass AS p
-        SELECT n.*
+        INSERT INTO retally.pass AS p (
+            scope, tick, total, action, worker, finished_at, seconds, rows_adrift, rows_changed,
+            rows_deferred, rows_failed, core_units_adrift, gpus_adrift, problems, passes, history_at
+        )
+        SELECT
+            n.scope,
+            n.tick,
+            n.total,
+            n.action,
+            n.worker,
+            n.finished_at,
+            n.seconds,
+            n.rows_adrift,
+            n.rows_changed,
+            n.rows_deferred,
+            n.rows_failed,
+            n.core_units_adrift,
+            n.gpus_adrift,
+            n.problems,
+            1 AS passes,
+            n.finished_at AS history_at
         FROM unnest(p_passes) AS n
-        -- two sessions that note the same rows must come to them in the same order
-        ORDER BY n.scope, n.tick, n.total
+        -- two sessions that note the same rows must come to them in the same order: mend()'s
+        ORDER BY n.scope, array_position(retally.totals(), n.total), n.tick
         ON CONFLICT (scope, tick, total) DO UPDATE
             SET
                 action = excluded.action,
@@ -28,8 +47,16 @@ AS $$
                 passes = p.passes + 1,
                 history_at = CASE
                     WHEN
-                        excluded.rows_adrift > 0
-                        OR excluded.rows_changed > 0
+                        excluded.rows_changed > 0
+                        -- what nobody mends is found by each pass: it is new only once
+                        OR excluded.rows_adrift + excluded.rows_failed > 0
+                        AND (
+                            excluded.rows_adrift, excluded.rows_deferred, excluded.rows_failed,
+                            excluded.core_units_adrift, excluded.gpus_adrift
+                        ) <> (
+                            p.rows_adrift, p.rows_deferred, p.rows_failed, p.core_units_adrift,
+                            p.gpus_adrift
+                        )
                         -- a time ahead of ours comes from a clock that was set back
                         OR excluded.finished_at NOT BETWEEN p.history_at AND p.history_at + (
                             SELECT s.history_every FROM retally.setting AS s

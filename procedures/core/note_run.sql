@@ -1,10 +1,11 @@
 -- Writes into the ledger what a run changed in a scope. p_run: the run that it belongs to, null for
 -- a new one. p_cause: what asked for it. p_undoes: the run that was put back, null for a repair.
+-- p_causes: what had made each of the values wrong, in the order of p_changes.
 -- Answers with the run; null when nothing was changed and none was given.
 -- Writes: retally.run, retally.ledger.
 CREATE OR REPLACE FUNCTION retally.note_run(
     p_run bigint, p_worker text, p_cause text, p_forced boolean, p_undoes bigint, p_scope text,
-    p_changes retally.change[]
+    p_changes retally.change[], p_causes text[]
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
@@ -20,7 +21,7 @@ BEGIN
         VALUES (p_worker, p_cause, p_forced, p_undoes)
         RETURNING run INTO v_run;
     END IF;
-    INSERT INTO retally.ledger (run, scope, total, key, slot, before, after, cause)
+    INSERT INTO retally.ledger AS l (run, scope, total, key, slot, before, after, cause)
     SELECT
         v_run,
         p_scope,
@@ -29,9 +30,9 @@ BEGIN
         c.slot,
         c.before,
         c.after,
-        CASE WHEN p_undoes IS NULL THEN c.cause END
-    FROM retally.likely_causes(p_changes) AS c
-    -- a show whose rows stayed busy is come back to within the same run
+        p_causes[c.place]
+    FROM unnest(p_changes) WITH ORDINALITY AS c (total, key, slot, before, after, place)
+    -- a scope whose rows stayed busy is come back to within the same run
     ON CONFLICT ON CONSTRAINT ledger_pk DO UPDATE SET
         after = excluded.after,
         changed_at = excluded.changed_at;
@@ -39,5 +40,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION retally.note_run(
-    bigint, text, text, boolean, bigint, text, retally.change[]
+    bigint, text, text, boolean, bigint, text, retally.change[], text[]
 ) IS 'Writes into the ledger what a run changed in a scope.';

@@ -1,81 +1,118 @@
--- Refuses a repair of a show that would change more than setting.repair_share of its rows or core
--- units in the totals found adrift in, or set every amount in them to zero: rather than the totals
--- it may be the procs that are wrong. p_findings: of one show.
+-- Refuses a repair of a show that would change more than setting.repair_share of its rows, or of
+-- the core units in one of its totals, or set all of p_totals to zero: then it may be the procs
+-- that are wrong. p_changes: what was written in p_totals; null: what would be written now.
 -- Locks and writes nothing. Raises RT015, which says what was seen.
-CREATE OR REPLACE FUNCTION retally.refuse_large_repair(p_findings retally.finding[])
+CREATE OR REPLACE FUNCTION retally.refuse_large_repair(
+    p_show_id text, p_totals text[], p_changes retally.change[]
+)
 RETURNS void
 LANGUAGE plpgsql STABLE
+-- nothing but the system's own operators, whoever may create in the schema public
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET work_mem = '64MB'
+-- hashing the keys is several times faster than sorting them
+SET enable_mergejoin = off
 SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
-    v_show_id text;
-    v_totals text[];
-    v_adrift record;
-    v_stored record;
-    v_booked record;
+    v_changes retally.change[] := coalesce(
+        p_changes,
+        ARRAY(
+            SELECT ROW(d.total, d.key, d.slot, d.stored, d.booked)::retally.change
+            FROM retally.drift_in(ARRAY[p_show_id], p_totals) AS d
+            WHERE d.stored IS NOT NULL
+        )
+    );
+    v_seen record;
     v_share numeric;
-    v_seen text;
+    v_limits text;
 BEGIN
-    SELECT
-        sum(f.rows_adrift) AS rows,
-        sum(f.core_units) AS core_units
-    INTO v_adrift
-    FROM unnest(p_findings) AS f;
-    IF coalesce(v_adrift.rows, 0) = 0 THEN
+    IF cardinality(v_changes) = 0 THEN
         RETURN;
     END IF;
-
-    SELECT min(f.show_id), array_agg(f.total)
-    INTO v_show_id, v_totals
-    FROM unnest(p_findings) AS f;
-    SELECT
-        count(*) AS rows,
-        coalesce(sum(abs(s.cores) + abs(coalesce(s.local_cores, 0))), 0) AS core_units,
-        coalesce(sum(abs(s.gpus) + abs(coalesce(s.local_gpus, 0))), 0) AS gpus
-    INTO v_stored
-    FROM retally.stored_in(ARRAY[v_show_id], v_totals) AS s;
-    SELECT
-        coalesce(sum(b.cores + coalesce(b.local_cores, 0)), 0) AS core_units,
-        coalesce(sum(b.gpus + coalesce(b.local_gpus, 0)), 0) AS gpus
-    INTO v_booked
-    FROM retally.booked_in(ARRAY[v_show_id], v_totals, NULL) AS b;
     SELECT s.repair_share INTO v_share
     FROM retally.setting AS s;
 
-    v_seen := concat_ws(
-        ' and ',
-        CASE
-            WHEN v_booked.core_units + v_booked.gpus = 0 AND v_stored.core_units + v_stored.gpus > 0
-                THEN format(
-                    'set every total to zero (stored: %s core units, %s GPUs)',
-                    v_stored.core_units, v_stored.gpus
-                )
-        END,
-        CASE
-            WHEN v_adrift.rows > v_share * v_stored.rows
-                THEN format('change %s of %s rows', v_adrift.rows, v_stored.rows)
-        END,
-        CASE
-            WHEN v_adrift.core_units > v_share * greatest(v_stored.core_units, v_booked.core_units)
-                THEN format(
-                    'change the totals by %s core units (stored: %s, booked: %s)',
-                    v_adrift.core_units, v_stored.core_units, v_booked.core_units
-                )
-        END
+    WITH slots AS (
+        SELECT
+            s.total,
+            s.key,
+            a.slot LIKE '%cores' AS in_cores,
+            coalesce(c.before, a.amount) AS before,
+            coalesce(c.after, a.amount) AS after
+        -- all rows of the show, so that a tick with a handful of subscriptions may mend one
+        FROM retally.stored_in(ARRAY[p_show_id], retally.totals()) AS s
+        CROSS JOIN LATERAL (
+            VALUES
+            ('cores', s.cores),
+            ('gpus', s.gpus),
+            ('local_cores', s.local_cores),
+            ('local_gpus', s.local_gpus)
+        ) AS a (slot, amount)
+        LEFT JOIN unnest(v_changes) AS c
+            ON s.total = c.total AND s.key = c.key AND a.slot = c.slot
+    ),
+
+    sums AS (
+        SELECT
+            s.total,
+            count(DISTINCT s.key) AS rows,
+            count(DISTINCT s.key) FILTER (WHERE s.before <> s.after) AS changed,
+            sum(abs(s.after)) AS remaining,
+            sum(s.before) FILTER (WHERE s.in_cores) AS before,
+            sum(s.after) FILTER (WHERE s.in_cores) AS after,
+            coalesce(sum(abs(s.after - s.before)) FILTER (WHERE s.in_cores), 0) AS core_units,
+            greatest(
+                sum(abs(s.before)) FILTER (WHERE s.in_cores),
+                sum(abs(s.after)) FILTER (WHERE s.in_cores)
+            ) AS core_units_there
+        FROM slots AS s
+        GROUP BY s.total
+    )
+
+    SELECT
+        t.total,
+        t.before,
+        t.after,
+        t.core_units,
+        -- each total by itself, as the same core units are in all five
+        t.core_units > v_share * t.core_units_there AS too_many_core_units,
+        sum(t.rows) OVER () AS rows,
+        sum(t.changed) OVER () AS changed,
+        sum(t.remaining) FILTER (WHERE t.total = ANY (p_totals)) OVER () = 0 AS all_to_zero
+    INTO v_seen
+    FROM sums AS t
+    ORDER BY
+        t.core_units / nullif(t.core_units_there, 0) DESC NULLS LAST,
+        array_position(retally.totals(), t.total)
+    LIMIT 1;
+
+    v_limits := concat_ws(
+        ', ',
+        CASE WHEN v_seen.all_to_zero THEN 'all to zero' END,
+        CASE WHEN v_seen.changed > v_share * v_seen.rows THEN 'too many rows' END,
+        CASE WHEN v_seen.too_many_core_units THEN 'too many core units' END
     );
-    IF v_seen <> '' THEN
-        RAISE EXCEPTION 'the repair of show "%" is refused: it would %',
-            coalesce((SELECT s.str_name FROM public.show AS s WHERE s.pk_show::text = v_show_id), v_show_id),
-            v_seen
+    IF v_limits <> '' THEN
+        RAISE EXCEPTION 'the repair of show "%" is refused (%): it would change % of % rows, and the core units in % by %, from % to %',
+            coalesce(
+                (
+                    SELECT s.str_name::text FROM public.show AS s
+                    WHERE s.pk_show::text = p_show_id
+                ), p_show_id
+            ),
+            v_limits, v_seen.changed, v_seen.rows, v_seen.total, v_seen.core_units, v_seen.before,
+            v_seen.after
             USING ERRCODE = 'RT015',
                 HINT = format(
-                    'Look at retally.drift(%L); at most %s %% may change at once '
-                    '(retally.setting.repair_share). If the procs are right, force it: '
-                    '`retally recompute --force`, or CALL retally.repair_show(…, p_force => true).',
-                    v_show_id, round(100 * v_share)
+                    'See `retally drift`. At most %s %% may change at once '
+                    '(retally.setting.repair_share). If the procs are right: '
+                    '`retally recompute --force`, or CALL retally.repair_show(%L, true).',
+                    trim_scale(round(100 * v_share, 2)), p_show_id
                 );
     END IF;
 END
 $$;
-COMMENT ON FUNCTION retally.refuse_large_repair(retally.finding[]) IS
+COMMENT ON FUNCTION retally.refuse_large_repair(text, text[], retally.change[]) IS
 'Refuses a repair that would change too much of a show at once.';

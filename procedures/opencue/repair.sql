@@ -14,19 +14,34 @@ RETURNS TABLE (
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
+    v_show_id text;
+    v_totals text[];
+    v_guarded boolean;
+    v_changes retally.change[] := '{}';
     v_row record;
 BEGIN
-    IF NOT p_force THEN
-        PERFORM retally.refuse_large_repair(p_findings);
+    SELECT
+        min(f.show_id),
+        array_agg(f.total),
+        NOT p_force AND sum(f.rows_adrift) > 0
+    INTO v_show_id, v_totals, v_guarded
+    FROM unnest(p_findings) AS f;
+    IF v_guarded THEN
+        -- what the findings say may be old, and another repair may just be at it
+        PERFORM retally.hold_scope(v_show_id, p_wait);
+        PERFORM retally.refuse_large_repair(v_show_id, v_totals, NULL);
     END IF;
+
     run := p_run;
     FOR v_row IN
         SELECT m.*
         FROM retally.mend(p_findings, p_wait, 'repaired', p_tick, p_worker) AS m
     LOOP
         run := retally.note_run(
-            run, p_worker, p_cause, p_force, NULL, v_row.show_id, v_row.changes
+            run, p_worker, p_cause, p_force, NULL, v_row.show_id, v_row.changes,
+            retally.likely_causes(v_row.changes)
         );
+        v_changes := v_changes || v_row.changes;
         show_id := v_row.show_id;
         total := v_row.total;
         rows_adrift := v_row.rows_adrift;
@@ -39,6 +54,11 @@ BEGIN
         problems := v_row.problems;
         RETURN NEXT;
     END LOOP;
+
+    IF v_guarded THEN
+        -- procs may have gone between the first look and the second sum
+        PERFORM retally.refuse_large_repair(v_show_id, v_totals, v_changes);
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION retally.repair(

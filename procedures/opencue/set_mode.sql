@@ -23,12 +23,17 @@ BEGIN
     END IF;
 
     v_show_id := retally.show_id(p_show);
-    DELETE FROM retally.scope_mode AS m
-    WHERE m.scope = v_show_id;
-    IF p_mode IS NOT NULL THEN
-        INSERT INTO retally.scope_mode (scope, mode)
-        VALUES (v_show_id, p_mode);
+    IF p_mode IS NULL THEN
+        DELETE FROM retally.scope_mode AS m
+        WHERE m.scope = v_show_id;
+        RETURN;
     END IF;
+    INSERT INTO retally.scope_mode (scope, mode)
+    VALUES (v_show_id, p_mode)
+    ON CONFLICT (scope) DO UPDATE SET
+        mode = excluded.mode,
+        set_at = excluded.set_at,
+        set_by = excluded.set_by;
 END
 $$;
 COMMENT ON PROCEDURE retally.set_mode (text, text) IS

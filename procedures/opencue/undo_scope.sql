@@ -48,18 +48,23 @@ BEGIN
         v_changes := v_changes || ARRAY(
             SELECT c
             FROM retally.changes_between(v_total, v_now, v_former) AS c
-            WHERE c.key = any(v_done.written)
+            WHERE c.key IN (SELECT k.key FROM unnest(v_done.written) AS k (key))
         );
         rows_restored := rows_restored + cardinality(v_done.written);
         rows_deferred := rows_deferred + cardinality(v_busy);
         rows_kept := rows_kept + cardinality(v_keys) - cardinality(v_busy) - cardinality(v_former);
         problems := problems || ARRAY(
-            SELECT retally.problem('misfit', v_total, m.key, NULL, NULL)
+            SELECT
+                format(
+                    '%s %s: the farm does not take back what it held',
+                    v_total, retally.row_name(v_total, m.key)
+                )
             FROM unnest(v_done.misfits) AS m (key)
         );
     END LOOP;
     run := retally.note_run(
-        p_new_run, p_worker, format('undo of run %s', p_run), FALSE, p_run, p_scope, v_changes
+        p_new_run, p_worker, format('undo of run %s', p_run), FALSE, p_run, p_scope, v_changes,
+        NULL
     );
 END
 $$;

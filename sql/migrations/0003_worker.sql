@@ -75,7 +75,7 @@ CREATE UNLOGGED TABLE retally.history (
     gpus_adrift numeric NOT NULL
 );
 CREATE INDEX history_scope_total ON retally.history (scope, total, finished_at);
-CREATE INDEX history_finished_at ON retally.history USING brin (finished_at);
+CREATE INDEX history_finished_at ON retally.history (finished_at);
 COMMENT ON TABLE retally.history IS
 'Passes: one for each total of each scope in setting.history_every, and all that found something. '
 'Unlogged: a tick should cost no WAL; so it is empty after a crash.';

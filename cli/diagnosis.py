@@ -1,0 +1,335 @@
+"""What `retally doctor` looks at, and what it makes of what it sees: one function per check.
+
+A ``problem``: totals are or will become wrong, or retally cannot do its work. A ``warning``: it
+works, and somebody should look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from retally.cli.output import cores, counted
+from retally.procedures import checks, rights, routines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import psycopg
+
+    from retally.procedures.checks import UnservedShow
+
+#: The major versions of PostgreSQL that retally is tested with.
+_SERVERS = range(14, 19)
+
+_CLOCK_SECONDS = 1.0
+_LATE_SECONDS = 180.0  # a pg_cron job once a minute, and one that is missed, are in time
+_DEAD_ROWS = 10_000  # fewer cost nothing, however many live ones there are
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """What a check saw that is not as it should be, and what to do about it."""
+
+    state: str
+    seen: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the caller of the doctor wants: ``long`` in seconds, ``purpose`` as in PURPOSES."""
+
+    long: float
+    purpose: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check by name; ``fine`` is what is said when it finds no symptom."""
+
+    name: str
+    fine: str
+    look: Callable[[psycopg.Connection, Question], Sequence[Symptom]]
+
+
+def _problem(seen: str, advice: str) -> Symptom:
+    return Symptom("problem", seen, advice)
+
+
+def _warning(seen: str, advice: str) -> Symptom:
+    return Symptom("warning", seen, advice)
+
+
+def _server(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    facts = checks.server(conn)
+    found = []
+    if facts.major < _SERVERS.start:
+        found.append(_problem(f"PostgreSQL {facts.version} is too old", "upgrade to 14 or newer"))
+    elif facts.major not in _SERVERS:
+        found.append(
+            _warning(
+                f"PostgreSQL {facts.version} is newer than what retally is tested with",
+                "look for a newer retally",
+            )
+        )
+    if facts.is_replica:
+        found.append(
+            _problem("the server is a replica, which takes no changes", "connect to the primary")
+        )
+    elif facts.read_only:
+        found.append(
+            _problem(
+                f"transactions of role {facts.role} begin read-only",
+                f"ALTER ROLE {facts.role} SET default_transaction_read_only = off, or look where"
+                " it is set",
+            )
+        )
+    return found
+
+
+def _isolation(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    facts = checks.server(conn)
+    others = checks.other_isolations(conn)
+    if not others and facts.isolation not in {"read committed", "read uncommitted"}:
+        others = [("every role", facts.isolation)]
+    return [
+        _warning(
+            f"transactions of {role} begin in {level.upper()}: there, calls by hand and bookings"
+            " are refused (RT003)",
+            f"default_transaction_isolation = 'read committed' for {role}, or BEGIN ISOLATION"
+            " LEVEL READ COMMITTED; the worker and the commands see to it themselves",
+        )
+        for role, level in others
+    ]
+
+
+def _clock(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    ahead = checks.seconds_ahead(conn)
+    if abs(ahead) <= _CLOCK_SECONDS:
+        return []
+    way = "ahead of" if ahead > 0 else "behind"
+    return [
+        _warning(
+            f"the server's clock is {abs(ahead):,.1f} s {way} this machine's",
+            "let both follow the same time server: times in logs and metrics do not fit together",
+        )
+    ]
+
+
+def _farm(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    routines.check_farm(conn)
+    return []
+
+
+def _privileges(conn: psycopg.Connection, question: Question) -> list[Symptom]:
+    role = checks.server(conn).role
+    missing = rights.missing_rights(conn, role, question.purpose)
+    if not missing:
+        return []
+    listed = _listed([right.text for right in missing])
+    return [
+        _problem(
+            f"role {role} lacks what a {question.purpose} needs: {listed}",
+            f"as the owner: retally grants --to {role} --for {question.purpose} --apply",
+        )
+    ]
+
+
+_TRIGGER_ADVICE = {
+    "unknown": "read its function: what it writes to totals is overwritten, what it refuses holds"
+    " up a pass",
+    "disabled": "ALTER TABLE public.{table} ENABLE TRIGGER {trigger}, unless it is off on purpose:"
+    " the tier or the cap that it keeps is not kept",
+    "missing": "take it from OpenCue's migrations: the tier or the cap that it keeps is not kept",
+}
+
+
+def _triggers(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    return [
+        _warning(
+            f"trigger {odd.trigger_name} on {odd.table_name} ({odd.function_name}) is {odd.fault}",
+            _TRIGGER_ADVICE[odd.fault].format(table=odd.table_name, trigger=odd.trigger_name),
+        )
+        for odd in checks.odd_triggers(conn)
+    ]
+
+
+def _indexes(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    return [
+        _warning(
+            f"no index leads with {index.table_name}.{index.column_name}: {index.used_by} read the"
+            " whole table",
+            f"CREATE INDEX CONCURRENTLY ON public.{index.table_name} ({index.column_name});"
+            " drop an invalid one first",
+        )
+        for index in checks.missing_indexes(conn)
+    ]
+
+
+def _transactions(conn: psycopg.Connection, question: Question) -> list[Symptom]:
+    found = []
+    for each in checks.long_transactions(conn, question.long):
+        what = f"open for {_duration(each.seconds)}: vacuum passes over what has died since"
+        if each.state == "prepared":
+            seen = f"prepared transaction {each.name} of role {each.role_name} is {what}"
+            advice = f"COMMIT PREPARED or ROLLBACK PREPARED '{each.name}'"
+        else:
+            of = f"{each.role_name}, {each.application}" if each.application else each.role_name
+            seen = f"a transaction of pid {each.name} ({of}; {each.state}) is {what}"
+            advice = f"end it there, or SELECT pg_terminate_backend({each.name})"
+        found.append(_warning(seen, advice))
+    if hidden := checks.hidden_sessions(conn):
+        role = checks.server(conn).role
+        found.append(
+            _warning(
+                f"{counted(hidden, 'session')} of other roles cannot be looked into by {role}",
+                f"GRANT pg_read_all_stats TO {role}, or run this as another role",
+            )
+        )
+    return found
+
+
+def _shows(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    unserved = checks.unserved_shows(conn, _LATE_SECONDS)
+    found = [_failing(show) for show in unserved if show.fault == "failing"]
+    if late := [show for show in unserved if show.fault == "late"]:
+        totals = sorted({total for show in late for total in show.totals or ()})
+        workers = checks.live_workers(conn)
+        found.append(
+            _problem(
+                f"{_listed([show.name for show in late])}: no pass over {', '.join(totals)} "
+                + _since(late),
+                f"look into the log of {_listed(workers)}; its setting totals may leave some out"
+                if workers
+                else "no worker runs: start `retally worker`, or let pg_cron call"
+                " retally.recompute_all(); or take the flag away: retally managed",
+            )
+        )
+    return found
+
+
+def _failing(show: UnservedShow) -> Symptom:
+    return Symptom(
+        "problem" if show.rebuilt else "warning",
+        f"{show.name}: the passes of tick {show.tick} fail: {show.error}",
+        f"retally recompute --show '{show.name}' tells more",
+    )
+
+
+def _since(late: Sequence[UnservedShow]) -> str:
+    known = [show.last_pass for show in late if show.last_pass is not None]
+    if len(known) < len(late):
+        return "is known"
+    return f"since {min(known):%Y-%m-%d %H:%M:%S%z}"
+
+
+def _procs(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    by_reason: dict[str, list[str]] = {}
+    for orphan in routines.orphans(conn):
+        kinds = ", ".join(part.rpartition(" ")[0] for part in orphan.reason.split(", "))
+        by_reason.setdefault(kinds, []).append(orphan.proc_id)
+    return [
+        _warning(
+            f"{counted(len(procs), 'proc')} with {kinds} in the farm: {_listed(procs)}",
+            "Cuebot ends such procs by and by; one that stays and does not run any more is ended by"
+            f" SELECT retally.release_proc('{procs[0]}')"
+            if "no host" not in kinds
+            else "no host runs them: DELETE FROM public.proc WHERE pk_proc IN (…), and retally"
+            " recompute",
+        )
+        for kinds, procs in sorted(by_reason.items())
+    ]
+
+
+def _rows(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    missing = checks.missing_rows(conn)
+    return [
+        _problem(
+            f"the {row.total} total of {row.name} is not there; its procs hold {cores(row.cores)}"
+            f" cores and {row.gpus} GPUs",
+            "let an admin make it: a subscription or a department in CueGUI, a row of"
+            f" public.{row.total}_resource as OpenCue's insert trigger does",
+        )
+        for row in missing[:5]
+    ] + (
+        [_problem(f"and {len(missing) - 5} more rows", "retally drift lists them")]
+        if missing[5:]
+        else []
+    )
+
+
+def _vacuum(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    found = []
+    if not checks.server(conn).autovacuum:
+        found.append(_warning("autovacuum is off for all tables", "turn it and track_counts on"))
+    for table in checks.dead_rows(conn):
+        if not table.vacuumed:
+            found.append(
+                _warning(
+                    f"autovacuum is off for {table.table_name}",
+                    f"ALTER TABLE {table.table_name} RESET (autovacuum_enabled)",
+                )
+            )
+        if table.dead > max(table.live, _DEAD_ROWS):
+            found.append(
+                _warning(
+                    f"{table.table_name} has {table.dead:,} dead rows beside {table.live:,} live",
+                    f"end long transactions, then VACUUM {table.table_name}",
+                )
+            )
+    return found
+
+
+def _settings(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    found = []
+    setting, bound = checks.setting(conn), checks.server(conn).deadlock_timeout / 2
+    if setting.longest_wait > bound:
+        found.append(
+            _warning(
+                f"setting.longest_wait is {setting.longest_wait:g} s, and {bound:g} s is in force:"
+                " half of deadlock_timeout",
+                f"set it to {bound:g} s by UPDATE, or raise deadlock_timeout",
+            )
+        )
+    if setting.repair_share == 0:
+        found.append(
+            _warning(
+                "setting.repair_share is 0: every repair is refused",
+                "UPDATE retally.setting SET repair_share = 0.5, or the modes of shows to watch",
+            )
+        )
+    return found
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+#: What needs nothing of retally's own in the database.
+BARE = (
+    Check("server", "a primary, of a version that is tested", _server),
+    Check("isolation", "READ COMMITTED is the default of every role", _isolation),
+    Check("clock", "the server's clock and this machine's agree", _clock),
+)
+
+#: What asks retally's routines.
+INSTALLED = (
+    Check("farm", "every column that retally uses is there", _farm),
+    Check("privileges", "the role has all rights that it needs", _privileges),
+    Check("triggers", "as OpenCue leaves them", _triggers),
+    Check("indexes", "ticks and bookings find their rows by an index", _indexes),
+    Check("transactions", "none is open for long", _transactions),
+    Check("shows", "every show that is to be rebuilt is served", _shows),
+    Check("procs", "show, job, layer and host of every proc are known", _procs),
+    Check("rows", "every total has its row", _rows),
+    Check("vacuum", "autovacuum keeps up", _vacuum),
+    Check("settings", "retally.setting makes sense", _settings),
+)
