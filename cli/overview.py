@@ -104,7 +104,7 @@ class ShowNow:
         wait = -self._ago(turn.due_at)
         again = f"again in {age(wait)}" if wait > 0 else "again now"
         reason = " ".join((turn.error or "").split())
-        return f"{turn.tick} failed {counted(turn.failures, 'time')}, {again}: {reason}"
+        return f"{turn.tick} failed {counted(turn.failures, 'time')}: {reason}; {again}"
 
     def _ago(self, at: datetime) -> float:
         return 0.0 if self.now is None else (self.now - at).total_seconds()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _WIDE = 120  # columns from which on the amounts of the latest passes fit, too
 _NARROW = 100  # the width of a plain table that would else wrap its notes
-_FRAME = 4  # lines that are not shows: two of the head, the titles, what was cut
+_FRAME = 3  # lines that are not shows: two of the head, and the titles
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ class _Eye:
         """As ``look``, but what is wrong at the start is raised."""
         if self._conn is None:
             self._conn = connect(self._dsn)
+            require_current(self._conn)
         self._last = _look(self._conn, self._names)
         return self._last
 
@@ -151,7 +152,6 @@ class _Eye:
 
 
 def _look(conn: psycopg.Connection, names: Sequence[str]) -> Look:
-    require_current(conn)
     state = kept(conn)
     shows = overview(chosen_shows(conn, names), state)
     workers = list(workers_of(state).values()) if state else []
@@ -179,7 +179,9 @@ def _plain_width(screen: Console) -> int:
 
 def _drawn(look: Look, width: int, height: int | None) -> Group:
     """The whole picture, cut to ``height`` lines; None: all shows."""
-    room = len(look.shows) if height is None else max(height - _FRAME, 1)
+    room = len(look.shows) if height is None else max(height - _FRAME, 2)
+    if len(look.shows) > room:
+        room -= 1  # for the line that says so
     cut = look.shows[room:]
     # a note may take what the terminal has left
     table = Table(box=None, pad_edge=False, header_style="bold", expand=height is not None)

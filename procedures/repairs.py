@@ -11,6 +11,7 @@ from retally.sql.errors import RepairRefusedError, ShowBusyError, UnknownRunErro
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from decimal import Decimal
 
     import psycopg
 
@@ -85,8 +86,8 @@ def repair(
     tokens = [finding.token for finding in found]
     with translated():
         rows = conn.execute(query, (tokens, wait, tick, worker, asked_by, force, run)).fetchall()
-    passes = [Pass(*row[1:7], *map(int, row[7:9]), row[9], tuple(row[10])) for row in rows]
-    return Repair(rows[-1][0] if rows else run, tuple(passes))
+    passes = tuple(_pass(*row[1:]) for row in rows)
+    return Repair(rows[-1][0] if rows else run, passes)
 
 
 def refusal(
@@ -163,3 +164,29 @@ def restorable(conn: psycopg.Connection, run: int) -> list[Restorable]:
     """
     with translated(), conn.cursor(row_factory=whole_row(Restorable)) as cursor:
         return cursor.execute(query, (run,)).fetchall()
+
+
+def _pass(
+    show_id: str,
+    total: str,
+    adrift: int,
+    changed: int,
+    busy: int,
+    failed: int,
+    core_units: Decimal,
+    gpus: Decimal,
+    seconds: float,
+    problems: list[str],
+) -> Pass:
+    return Pass(
+        show_id,
+        total,
+        adrift,
+        changed,
+        busy,
+        failed,
+        int(core_units),
+        int(gpus),
+        seconds,
+        tuple(problems),
+    )

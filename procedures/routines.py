@@ -220,10 +220,13 @@ def set_mode(conn: psycopg.Connection, show: str, mode: str | None) -> None:
         conn.execute("CALL retally.set_mode(%s, %s)", (show, mode))
 
 
-def prune(conn: psycopg.Connection) -> None:
-    """Delete what is older than its age in ``retally.setting``."""
-    with translated():
-        conn.execute("CALL retally.prune()")
+def prune(conn: psycopg.Connection, rows: int) -> bool:
+    """Delete what is older than its age in ``retally.setting``, about ``rows`` of each kind.
+
+    Whether there may be more.
+    """
+    history, runs = _rows(conn, "CALL retally.prune(%s)", (rows,))[0]
+    return bool(history >= rows or runs >= rows)
 
 
 def _tokens(found: Sequence[Finding]) -> list[str]:

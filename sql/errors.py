@@ -165,11 +165,13 @@ _BY_SQLSTATE: dict[str, type[RetallyError]] = {
 }
 
 _INSTALL = "run `retally install` in this database, with this version of retally"
-_REACH = "check --dsn, RETALLY_DSN or libpq's PG… variables, and that the server runs"
+_REACH = (
+    "check --dsn, RETALLY_DSN, the settings file or libpq's PG… variables, and that the server runs"
+)
 _PRIMARY = "connect to the primary server: a replica takes no changes"
 _HINTS = {
     "40P01": "nothing has changed: send it again",
-    "42501": "grant the role what docs/by-hand.md or dispatch.md lists, or connect as another one",
+    "42501": "grant the role what `retally grants` prints, or connect as another one",
 }
 
 

@@ -50,6 +50,7 @@ _SPOIL_EVERY = 0.5  # seconds between two wrong values
 _MB = 1 << 20
 _REST_WARM_UP = 20.0  # seconds; the start, and what autovacuum finds in a new farm
 _PATIENCE = 60.0
+_START_SECONDS = 5.0  # from a worker's start to its first look at the database, at most
 
 #: Makes one row wrong, as a lost update would.
 _SPOIL = (
@@ -126,7 +127,7 @@ class Place:
         self.log_file = home / f"worker{index}.log"
         self.metrics_port = free_port()
         self.lives: list[Life] = []
-        self.ended_by_themselves: list[int] = []
+        self.ended_by_themselves: list[tuple[Life, int]] = []
         self._environment = os.environ | {
             "RETALLY_DSN": dsn,
             "RETALLY_LOG_FORMAT": "json",
@@ -153,7 +154,7 @@ class Place:
         if code is None:
             self.life.sample()
             return
-        self.ended_by_themselves.append(code)
+        self.ended_by_themselves.append((self.life, code))
         time.sleep(1)  # as a service manager does
         self.start()
 
@@ -274,6 +275,7 @@ class Soak:
         self._kills = 0
         self._restarts = 0
         self._spoilt = 0
+        self._stopped_at: list[float] = []
 
     def run(self) -> list[Claim]:
         """The claims, when all is over."""
@@ -322,6 +324,7 @@ class Soak:
 
     def _restart(self) -> None:
         since = time.time()
+        self._stopped_at.append(time.monotonic())
         self._server.stop_server()
         self._server.start_server()
         self._restarts += 1
@@ -375,7 +378,7 @@ class Soak:
         limit = max(options.intervals.values()) + options.grace
         seconds, rows, hosts = self._await_exact(limit)
         growths = [g for p in self._places for life in p.lives if (g := _growth(life, options))]
-        ended = [code for place in self._places for code in place.ended_by_themselves]
+        ended, unstarted = self._ended()
         served = self._places[0].metrics()
         bookings = f"{counts.booked:,} booked, {counts.released:,} released"
         return [
@@ -393,7 +396,11 @@ class Soak:
             ),
             *(counter.claim() for counter in self._counters),
             Claim("bookings end in no deadlock", not counts.deadlocks, f"{counts.deadlocks}"),
-            Claim("no worker ends by itself", not ended, f"exit codes {ended or 'none'}"),
+            Claim(
+                "no worker ends by itself, but for one that starts without a database",
+                not ended,
+                f"exit codes {ended or 'none'}; without a database {unstarted or 'none'}",
+            ),
             Claim(
                 "no worker's memory grows by more than 10 MB",
                 bool(growths) and max(growths) <= 10 * _MB,
@@ -401,6 +408,16 @@ class Soak:
             ),
             Claim("metrics are served", "retally_" in served, f"{len(served):,} bytes"),
         ]
+
+    def _ended(self) -> tuple[list[int], list[int]]:
+        """Exit codes of workers that ran, and of those that found no database at their start."""
+        ended: list[int] = []
+        unstarted: list[int] = []
+        for life, code in (each for place in self._places for each in place.ended_by_themselves):
+            since = [life.started_at - stopped_at for stopped_at in self._stopped_at]
+            starting = any(-_START_SECONDS <= age <= _PATIENCE for age in since)
+            (unstarted if starting else ended).append(code)
+        return ended, unstarted
 
     def _await_exact(self, limit: float) -> tuple[float, int, int]:
         """After how many seconds there was no drift; else rows and hosts adrift at the limit."""

@@ -354,13 +354,14 @@ def test_two_recoveries_of_the_same_shows_do_not_meet_in_a_deadlock(
     assert farm_db.execute("SELECT max(failures) FROM retally.due").fetchone() == (0,)
 
 
-def test_claiming_writes_no_wal(farm_db: psycopg.Connection, twenty: Claims) -> None:
+def test_claiming_writes_next_to_no_wal(farm_db: psycopg.Connection, twenty: Claims) -> None:
     twenty.claim("A", 0)
     row = farm_db.execute(
         "EXPLAIN (ANALYZE, WAL, FORMAT JSON) SELECT retally.claim_due('tick', '10 s', %s, 'A', %s)",
         (twenty.shows, START + timedelta(seconds=INTERVAL)),
     ).fetchone()
     assert row is not None
-    assert row[0][0]["Plan"]["WAL Bytes"] == 0
+    # 20 rows that were logged would be some 3,000; a page of the catalog may be tidied meanwhile
+    assert row[0][0]["Plan"]["WAL Bytes"] < 500
     # it did write: the next slot has nothing left
     assert twenty.claim("A", INTERVAL + LATE) == []

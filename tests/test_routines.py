@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from dispatch_calls import DISPATCH_CALLS
 from small_farm import Rows, Work, corrupt, make_work
+from worker_calls import WORKER_CALLS
 
 from retally.procedures import TOTALS
 
@@ -24,6 +25,13 @@ STORED = [
     (total, SUMS[total][0], -7, -1, *((-3, -2) if total == "job" else (None, None)))
     for total in TOTALS
 ]
+
+
+def amounts(key: str) -> str:
+    """Two of them, one of a row that is not there."""
+    return f"ARRAY[ROW('{key}', 40, 1, 0, 0), ROW('gone', 40, 1, 0, 0)]::retally.amount[]"
+
+
 ROW = "(ARRAY['{show}'], retally.totals()"
 FOUND = f"ARRAY(SELECT f FROM retally.findings{ROW}) AS f)"
 
@@ -36,17 +44,8 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "lock_budget": ("SELECT retally.lock_budget() = '0.5 s'", [(True,)]),
     "set_lock_timeout": ("SELECT retally.set_lock_timeout('1 s')", [("0",)]),
     "hold_scope": ("SELECT retally.hold_scope('{show}', true)", [("",)]),
-    "claim_due": (
-        "SELECT retally.claim_due('tick', '10 s', ARRAY['{show}'], 'me')"
-        " UNION ALL SELECT retally.claim_due('tick', '10 s', ARRAY['{show}'], 'me')",
-        [("{show}",)],
-    ),
-    "note_pass": (
-        "SELECT retally.note_pass('{show}', 'job', 0.5, 3, 2, '{{a}}', 0, 5, 6, '{{}}')",
-        [("",)],
-    ),
     "check_farm": ("SELECT retally.check_farm()", [("",)]),
-    "shows": ("SELECT * FROM retally.shows()", [("{show}", "comet", False, False, False)]),
+    "shows": ("SELECT * FROM retally.shows()", [("{show}", "comet", False, False, False, None)]),
     "show_id": ("SELECT retally.show_id('comet')", [("{show}",)]),
     "procs_of": (
         f"SELECT * FROM retally.procs_of{ROW}, NULL)",
@@ -159,7 +158,8 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         [(["{layer}"], [])],
     ),
     "mend": (
-        f"SELECT total, rows_changed, rows_deferred, rows_failed FROM retally.mend({FOUND}, false)",
+        f"SELECT total, rows_changed, rows_deferred, rows_failed "
+        f" FROM retally.mend({FOUND}, false, 'rebuilt', 'tick', 'me')",
         [(total, 1, 0, 0) for total in TOTALS],
     ),
     "mend_in_one": (
@@ -167,10 +167,10 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         [(5, 5, 0, 0, 1538, 17, [])],
     ),
     "mend_rows": (
-        "SELECT rows_changed, busy, problems"
+        "SELECT rows_changed, busy, problems, (changes[1]).after"
         " FROM retally.mend_rows('{show}', 'point', ARRAY['{dept}'], true,"
-        " clock_timestamp(), false)",
-        [(1, [], [])],
+        " clock_timestamp(), false, true)",
+        [(1, [], [], 300)],
     ),
     "recompute_in_one": (
         "SELECT * FROM retally.recompute_in_one('comet', ARRAY['layer', 'point'], true)",
@@ -196,7 +196,7 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
 }
 for _total in TOTALS:
     _name = SUMS[_total][0]
-    _args = f"'{{show}}', ARRAY['{_name}', 'gone']"
+    _args = f"'{{show}}', {amounts(_name)}"
     CALLS |= {
         f"write_{_total}": (f"SELECT * FROM retally.write_{_total}({_args})", [(_name, True)]),
     }
@@ -206,7 +206,7 @@ CALLS |= {
         [("{job}", True)],
     ),
     "write_rows": (
-        "SELECT * FROM retally.write_rows('{show}', 'job', ARRAY['{job}', 'gone'])",
+        f"SELECT * FROM retally.write_rows('{{show}}', 'job', {amounts('{job}')})",
         [("{job}", True)],
     ),
     "sum_again": (
@@ -214,7 +214,7 @@ CALLS |= {
         [("{job}", 300, 2, 0, 0), ("gone", 0, 0, 0, 0)],
     ),
 }
-CALLS |= DISPATCH_CALLS
+CALLS |= DISPATCH_CALLS | WORKER_CALLS
 
 
 def test_every_routine_is_among_these_calls() -> None:
@@ -233,6 +233,8 @@ def test_a_call_answers_as_expected(farm_db: psycopg.Connection, name: str) -> N
 
     try:
         cursor = farm_db.execute(filled(statement, work))
+        while cursor.nextset():
+            pass  # the last statement is the call
         found = cursor.fetchall() if cursor.description else []
     except psycopg.Error as error:
         found = [(error.sqlstate,)]  # of the routines that only raise

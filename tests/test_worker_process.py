@@ -288,7 +288,7 @@ def test_every_line_of_the_json_log_is_an_object_with_a_utc_time(
     managed_show(farm_db)
     worker = start(farm_db.info.dsn, RETALLY_LOG_LEVEL="debug")
     worker.await_event("totals rebuilt")
-    worker.await_event("nothing new")
+    worker.await_event("quiet")
     assert worker.end() == 0
 
     for entry in worker.log:  # parsed as they came

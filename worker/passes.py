@@ -158,15 +158,22 @@ class Passes:
         if gave_way(error):
             self._report.deferred(show, error)
             return False
+        if isinstance(error, RepairRefusedError):
+            self._watch_refused(show, outcome.seconds)
         pause = pause_after(failures[show.show_id] + 1, self._tick.interval)
         self._report.failed(show, error, pause)
         with self._shared.database.transaction() as conn:
-            if isinstance(error, RepairRefusedError):
-                found = routines.findings(conn, [show.show_id], self._tick.totals)
-                self._note(conn, found, "watched", outcome.seconds)
-        with self._shared.database.transaction() as conn:
             routines.note_failure(conn, self._tick.name, show.show_id, pause, str(error))
         return False
+
+    def _watch_refused(self, show: Show, seconds: float) -> None:
+        """Keep what a repair would have changed: it stays adrift."""
+        with self._shared.database.transaction() as conn:
+            found = routines.findings(conn, [show.show_id], self._tick.totals)
+            self._note(conn, found, "watched", seconds)
+        self._report.served(
+            show, "watched", [_unwritten(finding, seconds) for finding in found], seconds
+        )
 
 
 def _is_still(action: str, found: Iterable[Finding] | None) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from retally.sql.errors import RepairRefusedError, RetallyError
+from retally.sql.errors import RepairRefusedError, RetallyError, ShowBusyError
 from retally.worker.faults import kind_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class Report:
     def served(self, show: Show, action: str, passes: Sequence[Pass], seconds: float) -> None:
         """A show was served; ``seconds``: how long that took, waiting for its turn included."""
         self._metrics.served(self._tick, show.name, action, passes, seconds)
-        self._refusals.pop(show.show_id, None)
+        if action != "watched":
+            self._refusals.pop(show.show_id, None)
         if action == "repaired":
             for each in passes:
                 self._metrics.repaired(show.name, each.total, each.rows_changed)
@@ -65,7 +66,8 @@ class Report:
     def deferred(self, show: Show | None, error: Exception) -> None:
         """Somebody else holds what is needed: the next pass takes it. None: the whole pass."""
         self._metrics.deferred(self._tick, None if show is None else show.name)
-        self._metrics.fault(kind_of(error))
+        if not isinstance(error, ShowBusyError):
+            self._metrics.fault(kind_of(error))
         _log.info("deferred", **self._where(show), reason=str(error))
 
     def failed(self, show: Show | None, error: Exception, pause: float) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from retally.worker.signals import Requests
 
 _WATCH_SECONDS = 1.0
+_SLACK_SECONDS = 10.0  # for ending, beyond the grace that passes in hand have
 # What is set up once: a worker that reads these anew says that it needs a restart.
 _FIXED = ("dsn", "metrics_port", "metrics_host")
 
@@ -75,7 +76,6 @@ class Worker:
             systemd.ready(f"worker {self._name}")
             while not requests.stop.is_set():
                 self._serve(requests)
-            systemd.stopping()
         _log.info("worker stopped", worker=self._name, seconds=round(time.monotonic() - started, 1))
 
     def _check(self) -> None:
@@ -128,6 +128,7 @@ class Worker:
                     requests.reload.clear()
                     if self._read_again():
                         return
+            systemd.stopping(self._settings.shutdown_grace + _SLACK_SECONDS)
 
     def _read_again(self) -> bool:
         """Read the settings again; whether there are others now."""

@@ -16,6 +16,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from retally.procedures import routines
 from retally.sql.errors import RetallyError
+from retally.worker import systemd
 from retally.worker.database import Database
 from retally.worker.grid import GridTrigger
 from retally.worker.ticks import Shared, TickRunner, planned
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from retally.worker.settings import WorkerSettings
 
 _PRUNE_SECONDS = 600
+_PRUNE_ROWS = 10_000  # in one transaction
 _LOOK_SECONDS = 0.05  # how soon a second signal is heard while passes in hand end
 
 _log = structlog.get_logger("retally.worker")
@@ -110,9 +112,11 @@ class Service:
             _log.warning("the clock was set back", worker=self._worker)
 
     def _prune(self) -> None:
+        more = True
         try:
-            with self._database.transaction() as conn:
-                routines.prune(conn)
+            while more and not self._stop.is_set():
+                with self._database.transaction() as conn:
+                    more = routines.prune(conn, _PRUNE_ROWS)
         except RetallyError as error:
             _log.warning("old rows not deleted", error=str(error), hint=error.hint)
 
@@ -135,6 +139,7 @@ class Service:
     def _cancel_late(self, hurry: threading.Event, over: threading.Event) -> None:
         until = time.monotonic() + self._settings.shutdown_grace
         while not over.wait(_LOOK_SECONDS):
+            systemd.alive()  # a long grace must not look like a hanging worker
             if hurry.is_set() or time.monotonic() >= until:
                 self._database.close()
                 self._database.cancel()

@@ -112,14 +112,15 @@ class TickRunner:
 
         Answers with when the next slot begins, by time.monotonic().
         """
-        started, served, over_at = time.monotonic(), 0, float("inf")
+        served, seconds, over_at = 0, 0.0, float("inf")
         while not self._shared.stop.is_set():
             claim, shows = self._claim()
             over_at = time.monotonic() + claim.next_in
             self._grid.meet(claim.next_in)
             if shows:
-                served += len(shows)
+                started = time.monotonic()
                 self._passes.serve(shows, claim.failures)
+                served, seconds = served + len(shows), seconds + time.monotonic() - started
             elif claim.left:
                 # it is others' until it is late
                 self._shared.stop.wait(claim.late_in)
@@ -127,7 +128,7 @@ class TickRunner:
             if not claim.left or taken or time.monotonic() >= over_at:
                 break
         if served:
-            self._report.over(served, time.monotonic() - started)
+            self._report.over(served, seconds)
         return over_at
 
     def _claim(self) -> tuple[Claim, list[tuple[Show, str]]]:

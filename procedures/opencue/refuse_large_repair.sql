@@ -95,15 +95,22 @@ BEGIN
         CASE WHEN v_seen.too_many_core_units THEN 'too many core units' END
     );
     IF v_limits <> '' THEN
-        RAISE EXCEPTION 'the repair of show "%" is refused (%): it would change % of % rows, and the core units in % by %, from % to %',
+        RAISE EXCEPTION 'the repair of show "%" is refused (%): it would change % of % rows%',
             coalesce(
                 (
                     SELECT s.str_name::text FROM public.show AS s
                     WHERE s.pk_show::text = p_show_id
                 ), p_show_id
             ),
-            v_limits, v_seen.changed, v_seen.rows, v_seen.total, v_seen.core_units, v_seen.before,
-            v_seen.after
+            v_limits, v_seen.changed, v_seen.rows,
+            CASE
+                WHEN v_seen.core_units > 0
+                    THEN format(
+                        ', and the core units in %s by %s, from %s to %s',
+                        v_seen.total, v_seen.core_units, v_seen.before, v_seen.after
+                    )
+                ELSE ''
+            END
             USING ERRCODE = 'RT015',
                 HINT = format(
                     'See `retally drift`. At most %s %% may change at once '

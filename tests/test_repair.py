@@ -1,0 +1,381 @@
+"""Repairs of unmanaged shows: only drift is touched, it is kept, and not too much at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from concurrency import await_blocked, run_in_background
+from repair_farm import make_works, repair, spoil, state, written
+from small_farm import Rows, Work, contents, corrupt, stored
+
+from retally.procedures import TOTALS, repairs, routines
+from retally.procedures.rebuild import Repairs, rebuild
+from retally.sql.errors import RepairRefusedError, ShowBusyError, WrongIsolationError, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import psycopg
+
+    Connect = Callable[[], psycopg.Connection]
+
+
+@pytest.fixture
+def works(farm_db: psycopg.Connection) -> list[Work]:
+    """The unmanaged show "comet": four rows of each total, 300 core units and 2 GPUs each."""
+    return make_works(Rows(farm_db), "comet")
+
+
+def ledger_size(conn: psycopg.Connection) -> tuple[Any, ...] | None:
+    return conn.execute(
+        "SELECT (SELECT count(*) FROM retally.run), (SELECT count(*) FROM retally.ledger)"
+    ).fetchone()
+
+
+@pytest.mark.parametrize("total", TOTALS)
+def test_a_repair_writes_what_is_adrift_and_keeps_before_and_after(
+    farm_db: psycopg.Connection, works: list[Work], total: str
+) -> None:
+    exact = state(farm_db, works)
+    spoil(farm_db, works[0], total, -7)
+    spoil(farm_db, works[0], total, 1, "int_gpus")
+    done = repair(farm_db, works[0].show)
+    key = works[0].key(total)
+    assert state(farm_db, works) == exact
+    assert written(farm_db, done.run) == {
+        (total, key, "cores"): (293, 300),
+        (total, key, "gpus"): (3, 2),
+    }
+    assert sum(p.rows_changed for p in done.passes) == 1
+    run = farm_db.execute("SELECT worker, cause, forced, undoes FROM retally.run").fetchall()
+    assert run == [("me", "tick resource", False, None)]
+
+
+def test_local_slots_are_in_the_ledger_too(farm_db: psycopg.Connection, works: list[Work]) -> None:
+    spoil(farm_db, works[1], "job", -3, "int_local_cores")
+    spoil(farm_db, works[1], "job", -2, "int_local_gpus")
+    done = repair(farm_db, works[0].show)
+    assert written(farm_db, done.run) == {
+        ("job", works[1].job, "local_cores"): (-3, 0),
+        ("job", works[1].job, "local_gpus"): (-2, 0),
+    }
+
+
+def test_a_quiet_show_makes_no_run(farm_db: psycopg.Connection, works: list[Work]) -> None:
+    assert repair(farm_db, works[0].show).run is None
+    assert repair(farm_db, works[0].show, run=5).run == 5
+    assert ledger_size(farm_db) == (0, 0)
+
+
+def test_the_rebuild_of_a_managed_show_keeps_no_ledger(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    corrupt(farm_db)
+    assert rebuild(farm_db, [works[0].show], TOTALS, wait=True).run is None
+    assert ledger_size(farm_db) == (0, 0)
+
+
+LIMITS: dict[str, tuple[str, str]] = {
+    "rows": (
+        "UPDATE layer_resource SET int_cores = int_cores + 1;"
+        "UPDATE job_resource SET int_gpus = int_gpus + 1;"
+        "UPDATE point SET int_cores = int_cores + 1 WHERE pk_dept IN"
+        " (SELECT pk_dept FROM point ORDER BY pk_dept LIMIT 3)",
+        r"\(too many rows\): it would change 11 of 20 rows, and the core units in layer by 4,"
+        r" from 1204 to 1200",
+    ),
+    "core units": (
+        "UPDATE subscription SET int_cores = int_cores - 601 WHERE pk_alloc ="
+        " (SELECT min(pk_alloc) FROM subscription)",
+        r"\(too many core units\): it would change 1 of 20 rows, and the core units in subscription"
+        r" by 601, from 599 to 1200",
+    ),
+    "zero": (
+        "DELETE FROM proc",
+        r"\(all to zero, too many rows, too many core units\): it would change 20 of 20 rows, and"
+        r" the core units in subscription by 1200, from 1200 to 0",
+    ),
+    "GPUs": (
+        "UPDATE layer_resource SET int_gpus = 0; UPDATE job_resource SET int_gpus = 0;"
+        "UPDATE folder_resource SET int_gpus = 0",
+        r"\(too many rows\): it would change 12 of 20 rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_repair_that_would_change_too_much_is_refused_and_says_what_it_saw(
+    farm_db: psycopg.Connection, works: list[Work], limit: str
+) -> None:
+    spoiled, message = LIMITS[limit]
+    farm_db.execute(spoiled)
+    before = contents(farm_db)
+    with pytest.raises(
+        RepairRefusedError, match=f'^the repair of show "comet" is refused {message}$'
+    ) as e:
+        repair(farm_db, works[0].show)
+    assert "50 %" in e.value.hint
+    assert "--force" in e.value.hint
+    assert contents(farm_db) == before
+    assert ledger_size(farm_db) == (0, 0)
+    refusal = repairs.refusal(farm_db, works[0].show, TOTALS)
+    assert str(refusal) == str(e.value)
+
+    assert repair(farm_db, works[0].show, force=True).run is not None
+    assert farm_db.execute("SELECT * FROM retally.drift('comet')").fetchall() == []
+    assert farm_db.execute("SELECT forced FROM retally.run").fetchall() == [(True,)]
+
+
+def test_half_of_the_rows_and_of_the_core_units_is_not_too_much(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    farm_db.execute(
+        "UPDATE layer_resource SET int_cores = int_cores - 150;"
+        "UPDATE job_resource SET int_cores = int_cores - 150"
+    )
+    assert repairs.refusal(farm_db, works[0].show, TOTALS) is None
+    assert sum(p.rows_changed for p in repair(farm_db, works[0].show).passes) == 8
+
+
+def test_the_share_is_a_setting_but_a_show_is_never_set_to_zero_unasked(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    spoil(farm_db, works[0], "layer", -7)
+    farm_db.execute("UPDATE retally.setting SET repair_share = 0")
+    with pytest.raises(RepairRefusedError, match="too many rows, too many core units"):
+        repair(farm_db, works[0].show)
+    farm_db.execute("UPDATE retally.setting SET repair_share = 1")
+    farm_db.execute("DELETE FROM proc")
+    with pytest.raises(RepairRefusedError, match=r"\(all to zero\)"):
+        repair(farm_db, works[0].show)
+
+
+def test_a_tick_that_has_only_the_subscriptions_may_mend_the_only_one_of_a_show(
+    farm_db: psycopg.Connection,
+) -> None:
+    (work,) = make_works(Rows(farm_db), "comet", 1)
+    spoil(farm_db, work, "subscription", -7)
+    found = routines.findings(farm_db, [work.show], ["subscription"])
+    done = repairs.repair(farm_db, found, wait=False, tick="subscription", worker="", asked_by="")
+    assert [p.rows_changed for p in done.passes] == [1]
+
+
+def test_a_stray_proc_on_the_layer_of_another_show_does_not_hide_that_all_go_to_zero(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    rows = Rows(farm_db)
+    (other,) = make_works(rows, "other", 1)
+    farm_db.execute("DELETE FROM proc WHERE pk_show = %s", (works[0].show,))
+    rows.proc(other.host, works[0].show, other.job, other.layer, cores=300)
+    found = routines.findings(farm_db, [works[0].show], ["layer", "job", "folder", "point"])
+    with pytest.raises(RepairRefusedError, match="all to zero"):
+        repairs.repair(farm_db, found, wait=False, tick="resource", worker="", asked_by="")
+
+
+def test_procs_that_go_while_a_repair_waits_for_a_row_are_seen_before_it_commits(
+    farm_db: psycopg.Connection, connect: Connect
+) -> None:
+    works = make_works(Rows(farm_db), "comet", 2)
+    for work in works:
+        spoil(farm_db, work, "subscription", 1)
+    before = contents(farm_db)
+    holder, repairer = connect(), connect()
+    holder.execute("SET lock_timeout = '10s'")
+    farm_db.execute(f"ALTER DATABASE {farm_db.info.dbname} SET deadlock_timeout = '60s'")
+    farm_db.execute("UPDATE retally.setting SET longest_wait = '30 s'")
+    repairer = connect()
+    holder.execute("BEGIN")
+    holder.execute("SELECT FROM subscription FOR UPDATE")
+    running = run_in_background(repairer, "CALL retally.repair_show('comet')")
+    await_blocked(farm_db, repairer)
+    holder.execute("DELETE FROM proc")
+    holder.execute("COMMIT")
+    with pytest.raises(RepairRefusedError, match=r"all to zero|too many core units"), translated():
+        running.result(60)
+    assert contents(farm_db) | {"proc": before["proc"]} == before
+    assert ledger_size(farm_db) == (0, 0)
+
+
+def test_a_row_above_its_cap_is_repaired(farm_db: psycopg.Connection, works: list[Work]) -> None:
+    farm_db.execute("UPDATE subscription SET int_burst = 100")
+    farm_db.execute("UPDATE job_resource SET int_max_cores = 100, int_max_gpus = 1")
+    for total in ("subscription", "job"):
+        spoil(farm_db, works[0], total, -7)
+    done = repair(farm_db, works[0].show)
+    assert stored(farm_db, works[0], "subscription")[0] == 300
+    assert len(written(farm_db, done.run)) == 2
+    caps = farm_db.execute("SELECT DISTINCT int_burst FROM subscription").fetchall()
+    assert caps == [(100,)]
+
+
+def test_what_does_not_fit_its_column_is_named_and_is_not_in_the_ledger(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    rows = Rows(farm_db)
+    for _ in range(2):
+        rows.proc(works[0].host, works[0].show, works[0].job, works[0].layer, cores=2**63 - 1)
+    done = repair(farm_db, works[0].show, force=True)
+    problems = [problem for p in done.passes for problem in p.problems]
+    assert len(problems) == 5
+    assert done.run is None
+    spoil(farm_db, works[1], "layer")
+    again = repair(farm_db, works[0].show, force=True)
+    assert written(farm_db, again.run) == {("layer", works[1].layer, "cores"): (293, 300)}
+
+
+def test_of_a_folder_with_two_rows_one_is_in_the_ledger(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    farm_db.execute(
+        "INSERT INTO folder_resource (pk_folder_resource, pk_folder, int_cores, int_gpus)"
+        " VALUES ('second', %s, 100, 2)",
+        (works[0].folder,),
+    )
+    done = repair(farm_db, works[0].show)
+    assert written(farm_db, done.run) == {("folder", works[0].folder, "cores"): (100, 300)}
+    assert farm_db.execute("SELECT * FROM retally.drift('comet')").fetchall() == []
+
+
+CAUSES: dict[str, tuple[list[tuple[str, str, int, int]], Sequence[str | None]]] = {
+    "a host moved": (
+        [("subscription", "a", 300, 0), ("subscription", "b", 100, 400)],
+        ["a host changed its allocation"] * 2,
+    ),
+    "jobs moved": (
+        [
+            ("folder", "a", 300, 0),
+            ("folder", "b", 0, 300),
+            ("point", "a", 9, 8),
+            ("point", "b", 1, 2),
+        ],
+        ["a job changed its folder"] * 2 + ["a job changed its department"] * 2,
+    ),
+    "no release": ([("layer", "a", 300, 0)], ["a release was not counted: no proc is left"]),
+    "no booking": ([("job", "a", 0, 300)], ["a booking was not counted"]),
+    "below zero": ([("job", "a", -100, 0)], ["more was released than booked"]),
+    "half a move": ([("folder", "a", 300, 0), ("folder", "b", 0, 200)], [None, None]),
+    "no telling": ([("layer", "a", 200, 300), ("layer", "b", 200, 100)], [None, None]),
+    "nothing": ([], []),
+}
+
+
+@pytest.mark.parametrize("pattern", CAUSES)
+def test_the_cause_is_told_where_the_pattern_tells(
+    farm_db: psycopg.Connection, pattern: str
+) -> None:
+    changes, causes = CAUSES[pattern]
+    found = farm_db.execute(
+        "SELECT coalesce(retally.likely_causes(ARRAY("
+        " SELECT ROW(c.total, c.key, 'cores', c.was, c.now)::retally.change"
+        " FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[]) WITH ORDINALITY"
+        " AS c (total, key, was, now, place) ORDER BY c.place)), '{}')",
+        [list(column) for column in zip(*changes, strict=True)] or [[], [], [], []],
+    ).fetchone()
+    assert found == (list(causes),)
+
+
+def test_a_host_that_changed_its_allocation_is_told_as_the_cause(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    farm_db.execute(
+        "UPDATE host SET pk_alloc = %s WHERE pk_host = %s", (works[1].alloc, works[0].host)
+    )
+    done = repair(farm_db, works[0].show)
+    causes = farm_db.execute(
+        "SELECT key, slot, cause FROM retally.ledger WHERE run = %s", (done.run,)
+    )
+    assert set(causes) == {
+        (work.alloc, slot, "a host changed its allocation")
+        for work in works[:2]
+        for slot in ("cores", "gpus")
+    }
+
+
+def test_one_run_holds_all_shows_of_a_rebuild_and_a_refused_one_stops_no_other(
+    farm_db: psycopg.Connection,
+) -> None:
+    rows = Rows(farm_db)
+    shows = [make_works(rows, name) for name in ("a", "b", "c")]
+    for each in shows:
+        spoil(farm_db, each[0], "layer")
+    farm_db.execute("DELETE FROM proc WHERE pk_show = %s", (shows[1][0].show,))
+    ids = [each[0].show for each in shows]
+    outcome = rebuild(farm_db, ids, TOTALS, wait=True, repaired=Repairs(set(ids), asked_by="us"))
+    assert [failure.show_id for failure in outcome.failures] == [ids[1]]
+    assert isinstance(outcome.failures[0].error, RepairRefusedError)
+    rows_of = farm_db.execute("SELECT DISTINCT run, scope FROM retally.ledger ORDER BY scope")
+    assert rows_of.fetchall() == [(outcome.run, ids[0]), (outcome.run, ids[2])]
+
+
+def test_a_show_that_is_come_back_to_has_its_first_before_in_the_ledger(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    spoil(farm_db, works[0], "layer", -7)
+    first = repair(farm_db, works[0].show)
+    spoil(farm_db, works[0], "layer", -9)
+    Rows(farm_db).proc(works[0].host, works[0].show, works[0].job, works[0].layer, cores=50)
+    assert repair(farm_db, works[0].show, run=first.run).run == first.run
+    assert written(farm_db, first.run)["layer", works[0].layer, "cores"] == (293, 350)
+
+
+def test_of_two_repairs_at_once_the_second_finds_nothing_left(
+    farm_db: psycopg.Connection, connect: Connect, works: list[Work]
+) -> None:
+    spoil(farm_db, works[0], "layer")
+    first, second = connect(), connect()
+    first.execute("BEGIN")
+    first.execute("CALL retally.repair_show('comet')")
+    running = run_in_background(second, "CALL retally.repair_show('comet')")
+    await_blocked(farm_db, second)
+    first.execute("COMMIT")
+    assert running.result(60) == [(None, 0, 0, 0, 0, [])]
+    assert ledger_size(farm_db) == (1, 1)
+
+
+def test_findings_that_are_old_by_now_repair_nothing(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    corrupt(farm_db)
+    found = routines.findings(farm_db, [works[0].show], TOTALS)
+    farm_db.execute("CALL retally.recompute_show('comet')")
+    done = repairs.repair(farm_db, found, wait=False, tick="resource", worker="me", asked_by="me")
+    assert (done.run, sum(p.rows_changed for p in done.passes)) == (None, 0)
+
+
+def test_a_show_held_by_another_writer_is_busy(
+    farm_db: psycopg.Connection, connect: Connect, works: list[Work]
+) -> None:
+    spoil(farm_db, works[0], "layer")
+    holder = connect()
+    holder.execute("BEGIN")
+    holder.execute("SELECT retally.hold_scope(%s, false)", (works[0].show,))
+    with pytest.raises(ShowBusyError):
+        repair(farm_db, works[0].show)
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_repair_at_another_isolation_level_is_refused(
+    farm_db: psycopg.Connection, works: list[Work], level: str
+) -> None:
+    spoil(farm_db, works[0], "layer")
+    found = routines.findings(farm_db, [works[0].show], TOTALS)
+    farm_db.execute(f"BEGIN ISOLATION LEVEL {level}")
+    with pytest.raises(WrongIsolationError):
+        repairs.repair(farm_db, found, wait=False, tick="", worker="", asked_by="")
+    farm_db.execute("ROLLBACK")
+
+
+def test_by_hand_a_repair_answers_with_its_run(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    spoil(farm_db, works[0], "layer")
+    row = farm_db.execute("CALL retally.repair_show('comet')").fetchone()
+    assert row is not None
+    assert row[1:] == (1, 1, 0, 0, [])
+    assert farm_db.execute("SELECT run, cause FROM retally.run").fetchall() == [(row[0], "by hand")]
+    farm_db.execute("DELETE FROM proc")
+    with pytest.raises(RepairRefusedError), translated():
+        farm_db.execute("CALL retally.repair_show('comet')")
+    farm_db.execute("CALL retally.repair_show('comet', p_force => true)")
+    assert farm_db.execute("SELECT * FROM retally.drift('comet')").fetchall() == []

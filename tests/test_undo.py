@@ -1,0 +1,304 @@
+"""Undoing a repair: rows that still hold the repaired value get back what they held before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from concurrency import await_blocked, run_in_background
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from repair_farm import KEYS, TABLES, make_works, repair, spoil, state, written
+from small_farm import Rows, Work, booking, stored
+
+from retally.procedures import TOTALS, repairs
+from retally.procedures.booking import book, release
+from retally.sql.errors import UnknownRunError, WrongIsolationError, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psycopg
+
+    Connect = Callable[[], psycopg.Connection]
+
+
+@pytest.fixture
+def works(farm_db: psycopg.Connection) -> list[Work]:
+    """The unmanaged show "comet": four rows of each total, 300 core units and 2 GPUs each."""
+    return make_works(Rows(farm_db), "comet")
+
+
+def repaired(conn: psycopg.Connection, works: list[Work]) -> int:
+    """A repair of the first work's row in each total, which lacked 7 core units."""
+    for total in TOTALS:
+        spoil(conn, works[0], total)
+    run = repair(conn, works[0].show).run
+    assert run is not None
+    return run
+
+
+def test_an_undo_puts_back_every_slot_and_is_a_run_of_its_own(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    spoil(farm_db, works[0], "job", 5, "int_local_cores")
+    spoil(farm_db, works[1], "point", -1, "int_gpus")
+    for total in TOTALS:
+        spoil(farm_db, works[0], total)
+    wrong = state(farm_db, works)
+    run = repair(farm_db, works[0].show).run
+    assert run is not None
+    done = repairs.undo(farm_db, run)
+    assert (done.rows_restored, done.rows_kept, done.rows_deferred) == (6, 0, 0)
+    assert state(farm_db, works) == wrong
+    before = written(farm_db, run)
+    assert written(farm_db, done.run) == {slot: (b, a) for slot, (a, b) in before.items()}
+    row = farm_db.execute("SELECT cause, undoes FROM retally.run WHERE run = %s", (done.run,))
+    assert row.fetchone() == (f"undo of run {run}", run)
+
+
+def test_an_undo_can_be_undone(farm_db: psycopg.Connection, works: list[Work]) -> None:
+    exact = state(farm_db, works)
+    first = repairs.undo(farm_db, repaired(farm_db, works))
+    assert first.run is not None
+    assert repairs.undo(farm_db, first.run).rows_restored == 5
+    assert state(farm_db, works) == exact
+
+
+def test_a_second_undo_of_a_run_finds_nothing_left(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    run = repaired(farm_db, works)
+    repairs.undo(farm_db, run)
+    again = repairs.undo(farm_db, run)
+    assert (again.run, again.rows_restored, again.rows_kept) == (None, 0, 5)
+
+
+@pytest.mark.parametrize("total", TOTALS)
+def test_a_row_that_was_changed_since_is_kept(
+    farm_db: psycopg.Connection, works: list[Work], total: str
+) -> None:
+    run = repaired(farm_db, works)
+    # another slot of the row than the one that was repaired may change: it is kept as it is
+    spoil(farm_db, works[0], total, 1, "int_gpus")
+    done = repairs.undo(farm_db, run)
+    assert (done.rows_restored, done.rows_kept) == (5, 0)
+    assert stored(farm_db, works[0], total)[:2] == (293, 3)
+
+    assert done.run is not None
+    spoil(farm_db, works[0], total, 1)
+    again = repairs.undo(farm_db, done.run)
+    assert (again.rows_restored, again.rows_kept) == (4, 1)
+    assert stored(farm_db, works[0], total)[:2] == (294, 3)
+
+
+def test_a_booking_between_repair_and_undo_keeps_all_its_rows(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    run = repaired(farm_db, works)
+    proc = book(farm_db, booking(works[0]))
+    assert repairs.undo(farm_db, run).rows_kept == 5
+    assert stored(farm_db, works[0], "layer")[0] == 400
+    release(farm_db, proc)
+    assert repairs.undo(farm_db, run).rows_restored == 5
+
+
+def test_a_booking_that_waits_while_an_undo_writes_adds_on_top(
+    farm_db: psycopg.Connection, connect: Connect, works: list[Work]
+) -> None:
+    run = repaired(farm_db, works)
+    undoer, booker = connect(), connect()
+    undoer.execute("BEGIN")
+    undoer.execute("CALL retally.undo(%s)", (run,))
+    running = run_in_background(
+        booker,
+        "SELECT retally.book_proc(%s, %s, %s, NULL, 100, 1000)",
+        (works[0].host, works[0].job, works[0].layer),
+    )
+    await_blocked(farm_db, booker)
+    undoer.execute("COMMIT")
+    running.result(60)
+    assert [stored(farm_db, works[0], total)[0] for total in TOTALS] == [393] * 5
+
+
+@pytest.mark.parametrize("total", TOTALS)
+def test_a_row_that_stays_locked_is_left_and_can_be_undone_later(
+    farm_db: psycopg.Connection, connect: Connect, works: list[Work], total: str
+) -> None:
+    run = repaired(farm_db, works)
+    holder = connect()
+    holder.execute("BEGIN")
+    holder.execute(
+        f"SELECT FROM {TABLES[total]} WHERE {KEYS[total]} = %s FOR UPDATE", (works[0].key(total),)
+    )
+    done = repairs.undo(farm_db, run)
+    assert (done.rows_restored, done.rows_kept, done.rows_deferred) == (4, 0, 1)
+    holder.execute("COMMIT")
+    later = repairs.undo(farm_db, run)
+    assert (later.rows_restored, later.rows_kept, later.rows_deferred) == (1, 4, 0)
+
+
+def test_an_undo_puts_a_row_back_above_its_cap(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    for total in ("subscription", "job"):
+        spoil(farm_db, works[0], total, 100)
+    run = repair(farm_db, works[0].show).run
+    assert run is not None
+    farm_db.execute("UPDATE subscription SET int_burst = 350")
+    farm_db.execute("UPDATE job_resource SET int_max_cores = 350, int_max_gpus = 5")
+    assert repairs.undo(farm_db, run).rows_restored == 2
+    assert stored(farm_db, works[0], "subscription")[0] == 400
+    assert stored(farm_db, works[0], "job")[0] == 400
+    caps = farm_db.execute("SELECT DISTINCT int_max_cores, int_max_gpus FROM job_resource")
+    assert caps.fetchall() == [(350, 5)]
+
+
+def test_rows_and_shows_that_are_gone_hold_up_nothing(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    run = repaired(farm_db, works)
+    farm_db.execute("DELETE FROM point WHERE pk_dept = %s", (works[0].dept,))
+    farm_db.execute(
+        "INSERT INTO retally.ledger (run, scope, total, key, slot, before, after)"
+        " VALUES (%s, 'gone', 'layer', 'gone', 'cores', 1, 2)",
+        (run,),
+    )
+    listed = repairs.restorable(farm_db, run)
+    assert {(e.show_id, e.total, e.now, e.restorable) for e in listed if not e.restorable} == {
+        (works[0].show, "point", None, False),
+        ("gone", "layer", None, False),
+    }
+    done = repairs.undo(farm_db, run)
+    assert (done.rows_restored, done.rows_kept) == (4, 2)
+
+
+def test_a_show_that_is_held_is_named_and_the_others_are_undone(
+    farm_db: psycopg.Connection, connect: Connect
+) -> None:
+    rows = Rows(farm_db)
+    first, second = make_works(rows, "a"), make_works(rows, "b")
+    run = None
+    for works in (first, second):
+        spoil(farm_db, works[0], "layer")
+        run = repair(farm_db, works[0].show, run=run).run
+    assert run is not None
+    holder = connect()
+    holder.execute("BEGIN")
+    holder.execute("SELECT retally.hold_scope(%s, false)", (first[0].show,))
+    done = repairs.undo(farm_db, run)
+    assert done.shows_busy == (first[0].show,)
+    assert done.rows_restored == 1
+    assert stored(farm_db, second[0], "layer")[0] == 293
+    holder.execute("COMMIT")
+    later = repairs.undo(farm_db, run)
+    assert (later.rows_restored, later.rows_kept, later.shows_busy) == (1, 1, ())
+
+
+def test_a_run_that_is_not_in_the_ledger_is_an_error(farm_db: psycopg.Connection) -> None:
+    for run in (7, 10**30):
+        with pytest.raises(UnknownRunError, match=str(run)):
+            repairs.undo(farm_db, run)
+    with pytest.raises(UnknownRunError), translated():
+        farm_db.execute("CALL retally.undo(NULL)")
+
+
+def test_an_undo_at_another_isolation_level_is_refused(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    run = repaired(farm_db, works)
+    farm_db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    with pytest.raises(WrongIsolationError), translated():
+        farm_db.execute("CALL retally.undo(%s)", (run,))
+    farm_db.execute("ROLLBACK")
+
+
+Steps = list[tuple[str, int, Any]]
+
+_work = st.integers(0, 2)
+_traffic = st.one_of(
+    st.tuples(st.just("book"), _work, st.integers(1, 300)),
+    st.tuples(st.just("release"), _work, st.none()),
+    st.tuples(st.just("drift"), _work, st.tuples(st.sampled_from(TOTALS), st.integers(-200, 200))),
+    st.tuples(st.just("gpus"), _work, st.tuples(st.sampled_from(TOTALS), st.integers(-2, 2))),
+    st.tuples(st.just("move host"), _work, _work),
+    st.tuples(st.just("move job"), _work, _work),
+    st.tuples(st.just("there and back"), _work, st.integers(1, 300)),
+)
+
+
+def take(conn: psycopg.Connection, works: list[Work], steps: Steps) -> None:
+    """Inline bookings, releases and moves, and what nobody accounts for."""
+    for step, place, detail in steps:
+        work = works[place]
+        if step in {"book", "there and back"}:
+            proc = book(conn, booking(work, core_units=detail))
+            if step == "there and back":
+                release(conn, proc)
+        elif step == "release":
+            row = conn.execute("SELECT min(pk_proc) FROM proc WHERE pk_job = %s", (work.job,))
+            found = row.fetchone()
+            if found is not None and found[0] is not None:
+                release(conn, found[0])
+        elif step == "move host":
+            conn.execute(
+                "UPDATE host SET pk_alloc = %s WHERE pk_host = %s", (works[detail].alloc, work.host)
+            )
+        elif step == "move job":
+            conn.execute(
+                "UPDATE job SET pk_folder = %s WHERE pk_job = %s", (works[detail].folder, work.job)
+            )
+        else:
+            total, amount = detail
+            spoil(conn, work, total, amount, "int_gpus" if step == "gpus" else "int_cores")
+
+
+SLOTS = ("cores", "gpus", "local_cores", "local_gpus")
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(before=st.lists(_traffic, max_size=8), after=st.lists(_traffic, max_size=5))
+def test_a_repair_is_exact_and_its_undo_restores_just_the_rows_that_nobody_changed(
+    farm_db: psycopg.Connection, before: Steps, after: Steps
+) -> None:
+    works = make_works(Rows(farm_db), number=3)
+    show = works[0].show
+    take(farm_db, works, before)
+    wrong = state(farm_db, works)
+    run = repair(farm_db, show, force=True).run
+    exact = state(farm_db, works)
+    assert farm_db.execute("SELECT * FROM retally.drift(%s)", (show,)).fetchall() == []
+    changes = {
+        (*row, slot): (was, now)
+        for row in wrong
+        for slot, was, now in zip(SLOTS, wrong[row], exact[row], strict=True)
+        if was != now
+    }
+    assert written(farm_db, run) == changes
+    if run is None:
+        return
+
+    take(farm_db, works, after)
+    now = state(farm_db, works)
+    kept = {
+        (total, key)
+        for total, key, slot in changes
+        if now[total, key][SLOTS.index(slot)] != exact[total, key][SLOTS.index(slot)]
+    }
+    restored = {(total, key) for total, key, _ in changes} - kept
+    expected = {
+        row: tuple(
+            changes[*row, slot][0] if row in restored and (*row, slot) in changes else amount
+            for slot, amount in zip(SLOTS, amounts, strict=True)
+        )
+        for row, amounts in now.items()
+    }
+    listed = repairs.restorable(farm_db, run)
+    assert {(entry.total, entry.key) for entry in listed if entry.restorable} == restored
+    done = repairs.undo(farm_db, run)
+    assert state(farm_db, works) == expected
+    assert (done.rows_restored, done.rows_kept) == (len(restored), len(kept))
+    if not after:
+        assert state(farm_db, works) == wrong
