@@ -36,8 +36,9 @@ from retally.cli.worker import worker
 def main() -> None:
     """Exact resource totals for render farms on PostgreSQL.
 
-    The database comes from --dsn, else RETALLY_DSN, else libpq's own PG… variables and service
-    files. Exit codes: 0 fine, 1 error, 2 usage, 3 drift found, 5 rows left because they were busy.
+    The database comes from --dsn, else RETALLY_DSN, else the settings file, else libpq's own PG…
+    variables and service files. Exit codes: 0 fine, 1 error, 2 usage, 3 drift found, 5 rows left
+    because they were busy.
 
     \b
     Example:

@@ -43,6 +43,7 @@ from retally.sql.scratch import ScratchDir, bases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Executor, Future
 
 _STEP = 0.1  # seconds between two looks
 _RSS_EVERY = 1.0
@@ -128,6 +129,7 @@ class Place:
         self.metrics_port = free_port()
         self.lives: list[Life] = []
         self.ended_by_themselves: list[tuple[Life, int]] = []
+        self._start_at = 0.0
         self._environment = os.environ | {
             "RETALLY_DSN": dsn,
             "RETALLY_LOG_FORMAT": "json",
@@ -153,12 +155,16 @@ class Place:
         code = self.life.process.poll()
         if code is None:
             self.life.sample()
-            return
-        self.ended_by_themselves.append((self.life, code))
-        time.sleep(1)  # as a service manager does
-        self.start()
+        elif not self._start_at:
+            self.ended_by_themselves.append((self.life, code))
+            self._start_at = time.monotonic() + 1.0  # as a service manager does
+        elif time.monotonic() >= self._start_at:
+            self._start_at = 0.0
+            self.start()
 
     def kill(self) -> None:
+        """SIGKILL, and another one in its place."""
+        self._start_at = 0.0
         self.life.process.kill()
         self.life.process.wait()
         self.start()
@@ -173,16 +179,23 @@ class Place:
             return self.life.process.wait()
 
     def events(self) -> Counter[str]:
-        """How often each event stands in the log; a line that is no JSON under its own text."""
+        """How often each event stands in the log; a line that is no JSON by its text."""
         counts: Counter[str] = Counter()
         for line in self.log_file.read_text(errors="replace").splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:  # a kill cuts the last line of that worker short
-                counts["(not JSON)"] += 1
+                counts[line[:200]] += 1
             else:
                 counts[f"{entry['level']}: {entry['event']}"] += 1
         return counts
+
+    def await_metrics(self) -> None:
+        """Return once it serves, so that it has had the time to hear signals."""
+        deadline = time.monotonic() + _PATIENCE
+        while not self.metrics() and time.monotonic() < deadline:
+            self.mind()
+            time.sleep(_STEP)
 
     def metrics(self) -> str:
         """What /metrics answers; empty where nothing does."""
@@ -249,7 +262,7 @@ class PassCounter:
 
     def claim(self) -> Claim:
         name = f"passes per show and {self.interval:g} s ({self.tick}): 1 ± 5 %"
-        counts = self.counts()
+        counts = self.counts() if self.first and self.last else []
         if not counts or not self.due:
             return Claim(name, False, "no pass was counted")
         ratios = sorted(self.ratio(n) for n in counts)
@@ -285,19 +298,25 @@ class Soak:
             arrivals=self._options.arrivals,
             seed=self._options.seed,
         )
-        with ThreadPoolExecutor(2) as threads:
+        with ThreadPoolExecutor(3) as threads:
             try:
                 traffic = threads.submit(Simulator(self._dsn, simulation).run, stop)
                 spoiling = threads.submit(self._spoil, stop)
-                self._work()
+                restarts = self._work(threads)
+                for restart in restarts:
+                    restart.result()
                 self._finish_counting()
             finally:
                 stop.set()
         spoiling.result()
         return [*self._claims(traffic.result()), *self._end()]
 
-    def _work(self) -> None:
-        """Until the time is over; nothing is killed or restarted in the last interval."""
+    def _work(self, threads: Executor) -> list[Future[None]]:
+        """Until the time is over; nothing is killed or restarted in the last interval.
+
+        Answers with what still waits for the first passes after a restart.
+        """
+        begun = []
         started = time.monotonic()
         options = self._options
         last_fault = options.seconds - max(options.intervals.values())
@@ -313,8 +332,10 @@ class Soak:
                 self._kill()
             if restarts and now >= restarts[0]:
                 restarts.pop(0)
-                self._restart()
+                # here, since a server ends with the thread that has started it
+                begun.append(threads.submit(self._note_away, self._restart()))
             time.sleep(_STEP)
+        return begun
 
     def _kill(self) -> None:
         """Not the first one: its memory is looked at over the whole time."""
@@ -322,14 +343,18 @@ class Soak:
             self._draw.choice(self._places[1:]).kill()
             self._kills += 1
 
-    def _restart(self) -> None:
+    def _restart(self) -> float:
+        """Stop the server and start it; answers with the Unix time of the stop."""
         since = time.time()
         self._stopped_at.append(time.monotonic())
         self._server.stop_server()
         self._server.start_server()
-        self._restarts += 1
+        return since
+
+    def _note_away(self, since: float) -> None:
         for counter in self._counters:
             counter.was_away(since, self._first_pass_after(counter.tick))
+        self._restarts += 1
 
     def _first_pass_after(self, tick: str) -> float:
         """When the first pass since the start of the server was over."""
@@ -348,6 +373,8 @@ class Soak:
 
     def _begin_counting(self, now: float) -> None:
         """Once every worker runs and every show has been served."""
+        if len(self._stopped_at) > self._restarts:
+            return  # the database may be away
         for counter in self._counters:
             warm = now >= min(30.0, 2 * counter.interval + 2)
             if warm and counter.first is None and counter.in_the_middle():
@@ -379,6 +406,7 @@ class Soak:
         seconds, rows, hosts = self._await_exact(limit)
         growths = [g for p in self._places for life in p.lives if (g := _growth(life, options))]
         ended, unstarted = self._ended()
+        self._places[0].await_metrics()
         served = self._places[0].metrics()
         bookings = f"{counts.booked:,} booked, {counts.released:,} released"
         return [
@@ -432,6 +460,8 @@ class Soak:
                 time.sleep(_STEP)
 
     def _end(self) -> list[Claim]:
+        for place in self._places:
+            place.await_metrics()
         codes = [place.end() for place in self._places]
         events = sum((place.events() for place in self._places), Counter[str]())
         told = ", ".join(f"{name} {n}" for name, n in events.most_common())

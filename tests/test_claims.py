@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from concurrency import await_blocked, run_in_background
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -335,23 +336,40 @@ def test_claims_at_the_same_instant_never_overlap_nor_meet_in_a_deadlock(
     assert sorted(Claims(farm_db, 300).owned().values()) == [75] * workers
 
 
-def test_two_recoveries_of_the_same_shows_do_not_meet_in_a_deadlock(
+def test_recoveries_come_to_the_same_shows_in_the_same_order(
     farm_db: psycopg.Connection, connect: Connect
 ) -> None:
-    shows = [f"show{n}" for n in range(50)]
-    routines.claim_due(farm_db, "tick", 10, shows, "A")
-    sessions = [connect(), connect()]
-    with ThreadPoolExecutor(2) as threads:
-        for _ in range(20):
-            farm_db.execute("UPDATE retally.due SET failures = 1")
-            orders = [shows, shows[::-1]]
-            done = [
-                threads.submit(routines.note_recovery, session, "tick", order)
-                for session, order in zip(sessions, orders, strict=True)
-            ]
-            for each in done:
-                each.result(60)
+    for show in ("show2", "show1"):
+        routines.claim_due(farm_db, "tick", 10, [show], "A")
+    farm_db.execute("UPDATE retally.due SET failures = 1")
+    holder, waiter = connect(), connect()
+    holder.autocommit = False
+    holder.execute("SELECT FROM retally.due WHERE scope = 'show1' FOR UPDATE")
+    waiting = run_in_background(waiter, "SELECT retally.note_recovery('tick', '{show2,show1}')")
+    await_blocked(farm_db, waiter)
+    # whoever waits for the first one has not the second one: no two can wait for each other
+    free = farm_db.execute("SELECT scope FROM retally.due FOR UPDATE SKIP LOCKED").fetchall()
+    assert free == [("show2",)]
+    holder.commit()
+    waiting.result(60)
     assert farm_db.execute("SELECT max(failures) FROM retally.due").fetchone() == (0,)
+
+
+def test_new_shows_are_added_in_the_same_order_by_all(
+    farm_db: psycopg.Connection, connect: Connect
+) -> None:
+    holder, waiter = connect(), connect()
+    holder.autocommit = False
+    routines.claim_due(holder, "tick", 10, ["show1"], "A")
+    waiting = run_in_background(
+        waiter, "SELECT retally.claim_due('tick', '10 s', '{show2,show1}', 'B')"
+    )
+    await_blocked(farm_db, waiter)
+    farm_db.execute("SET lock_timeout = '100 ms'")
+    # it waits for show1 and has not added show2 before
+    assert list(routines.claim_due(farm_db, "tick", 10, ["show2"], "C").failures) == ["show2"]
+    holder.commit()
+    waiting.result(60)
 
 
 def test_claiming_writes_next_to_no_wal(farm_db: psycopg.Connection, twenty: Claims) -> None:

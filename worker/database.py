@@ -182,6 +182,8 @@ class Database:
                 connect(self._dsn).close()
             except DatabaseUnreachableError as reason:
                 return reason
+            except RetallyError:
+                return error  # it answers, and refuses something else
         return error
 
     def _found(self) -> None:

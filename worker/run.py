@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from importlib.metadata import version
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import structlog
@@ -42,8 +43,8 @@ _log = structlog.get_logger("retally.worker")
 class Worker:
     """Keeps the totals of one database true; any number may run.
 
-    ``dsn`` as for ``connect``; ``name`` tells workers apart, host and process by default.
-    ``reread``: reads the settings again when asked to; it may raise SettingError.
+    ``dsn`` as for ``connect``. ``name`` tells workers apart: host, process and a random part by
+    default. ``reread``: reads the settings again when asked to; it may raise SettingError.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class Worker:
     ) -> None:
         self._dsn = dsn
         self._settings = settings or WorkerSettings()
-        self._name = name or f"{socket.gethostname()}:{os.getpid()}"
+        # containers may share a host's name and all be process 1
+        self._name = name or f"{socket.gethostname()}:{os.getpid()}:{token_hex(2)}"
         self._reread = reread
         intervals = _intervals(self._settings)
         self._metrics = Metrics(intervals)

@@ -4,7 +4,8 @@
 -- Locks: the shows' writer locks, then the rows adrift, in the order of the booking path. p_wait:
 -- see patient_keys(). Writes: the totals, and as note_passes() and note_deferred(). RT003, RT005.
 CREATE OR REPLACE FUNCTION retally.mend(
-    p_findings retally.finding[], p_wait boolean, p_action text, p_tick text, p_worker text
+    p_findings retally.finding[], p_wait boolean, p_action text DEFAULT 'rebuilt',
+    p_tick text DEFAULT 'by hand', p_worker text DEFAULT current_user
 )
 RETURNS TABLE (
     show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint,

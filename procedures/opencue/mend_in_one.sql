@@ -14,7 +14,7 @@ BEGIN
     INTO rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus, problems;
     FOR v_row IN
         SELECT m.*
-        FROM retally.mend(p_findings, p_wait, 'rebuilt', 'by hand', current_user::text) AS m
+        FROM retally.mend(p_findings, p_wait) AS m
     LOOP
         rows_adrift := rows_adrift + v_row.rows_adrift;
         rows_changed := rows_changed + v_row.rows_changed;

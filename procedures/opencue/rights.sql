@@ -41,12 +41,14 @@ BEGIN
         (
             'worker', 'table',
             'retally.pass retally.deferred retally.due retally.worker retally.scope_flag '
-            'retally.ledger', 'UPDATE', NULL
+            'retally.scope_mode retally.ledger', 'UPDATE', NULL
         ),
+        -- a lock FOR UPDATE takes this right, on whichever column
+        ('worker', 'table', 'retally.run', 'UPDATE', 'cause'),
         (
             'worker', 'table',
             'retally.pass retally.history retally.deferred retally.due retally.worker '
-            'retally.scope_mode retally.run', 'DELETE', NULL
+            'retally.scope_flag retally.scope_mode retally.run', 'DELETE', NULL
         ),
         ('worker', 'table', 'retally.setting', 'UPDATE', 'override'),
 
@@ -79,7 +81,7 @@ BEGIN
             'int_cores_idle int_mem_idle int_gpus_idle int_gpu_mem_idle'
         ),
         ('dispatcher', 'table', 'public.proc', 'INSERT', NULL),
-        -- a lock FOR UPDATE takes this right, on whichever column
+        -- for locks, as above
         ('dispatcher', 'table', 'public.proc', 'UPDATE', 'pk_frame'),
         ('dispatcher', 'table', 'public.proc', 'DELETE', NULL)
     ) AS r (purposes, kind, objects, privilege, columns)
