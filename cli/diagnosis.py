@@ -24,6 +24,7 @@ _SERVERS = range(14, 19)
 
 _CLOCK_SECONDS = 1.0
 _LATE_SECONDS = 180.0  # a pg_cron job once a minute, and one that is missed, are in time
+_ROWS_LISTED = 5
 _DEAD_ROWS = 10_000  # fewer cost nothing, however many live ones there are
 
 
@@ -242,21 +243,32 @@ def _procs(conn: psycopg.Connection, _: Question) -> list[Symptom]:
     ]
 
 
+# What OpenCue's triggers do when the thing is made; the other two are an admin's to make.
+_MAKE_ROW = {
+    "layer": "INSERT INTO public.layer_resource (pk_layer_resource, pk_layer, pk_job) SELECT"
+    " gen_random_uuid(), pk_layer, pk_job FROM public.layer WHERE pk_layer = '{key}'",
+    "job": "INSERT INTO public.job_resource (pk_job_resource, pk_job)"
+    " VALUES (gen_random_uuid(), '{key}')",
+    "folder": "INSERT INTO public.folder_resource (pk_folder_resource, pk_folder)"
+    " VALUES (gen_random_uuid(), '{key}')",
+    "subscription": "let an admin subscribe the show to this allocation, in CueGUI",
+    "point": "let an admin add this department to the show, in CueGUI",
+}
+
+
 def _rows(conn: psycopg.Connection, _: Question) -> list[Symptom]:
     missing = checks.missing_rows(conn)
-    return [
+    found = [
         _problem(
             f"the {row.total} total of {row.name} is not there; its procs hold {cores(row.cores)}"
             f" cores and {row.gpus} GPUs",
-            "let an admin make it: a subscription or a department in CueGUI, a row of"
-            f" public.{row.total}_resource as OpenCue's insert trigger does",
+            _MAKE_ROW[row.total].format(key=row.key),
         )
-        for row in missing[:5]
-    ] + (
-        [_problem(f"and {len(missing) - 5} more rows", "retally drift lists them")]
-        if missing[5:]
-        else []
-    )
+        for row in missing[:_ROWS_LISTED]
+    ]
+    if more := missing[_ROWS_LISTED:]:
+        found.append(_problem(f"and {counted(len(more), 'row')} more", "retally drift lists them"))
+    return found
 
 
 def _vacuum(conn: psycopg.Connection, _: Question) -> list[Symptom]:

@@ -56,7 +56,7 @@ class Line:
 @click.option(
     "--long",
     "long",
-    type=float,
+    type=click.FloatRange(min=0, max=1e6),
     default=5.0,
     show_default=True,
     metavar="MINUTES",

@@ -59,6 +59,7 @@ _COLUMNS = (
 )
 _WORKER_COLUMNS = ("worker", "tick", "every_seconds", "seen_at", "alive", "shows")
 _LINES = 10  # of shows that fail, of workers
+_WIDE = 100  # columns from which on each show's worker fits, too
 
 
 @dataclass(frozen=True)
@@ -249,12 +250,14 @@ def _workers(state: Kept | None) -> list[Row]:
 
 
 def _print_table(rows: Sequence[ShowNow], ticks: Sequence[str]) -> None:
+    screen = console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("show", overflow="fold")
     table.add_column("written by", overflow="fold")
     table.add_column("mode", no_wrap=True)
     table.add_column("last pass", no_wrap=True)
-    table.add_column("worker", no_wrap=True, overflow="ellipsis", min_width=6, max_width=24)
+    if wide := screen.width >= _WIDE:
+        table.add_column("worker", no_wrap=True, overflow="ellipsis", min_width=6, max_width=24)
     for name in ("adrift", "changed", "deferred", "failed"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows[:TABLE_ROWS]:
@@ -263,7 +266,7 @@ def _print_table(rows: Sequence[ShowNow], ticks: Sequence[str]) -> None:
             _writer(row.show),
             row.mode,
             row.ages(ticks),
-            row.last.worker if row.last else "-",
+            *([row.last.worker if row.last else "-"] if wide else []),
             *(
                 "-" if number is None else f"{number:,}"
                 for number in (
@@ -274,7 +277,7 @@ def _print_table(rows: Sequence[ShowNow], ticks: Sequence[str]) -> None:
                 )
             ),
         )
-    console().print(table)
+    screen.print(table)
     if len(rows) > TABLE_ROWS:
         note(f"… and {len(rows) - TABLE_ROWS:,} more shows; --format csv prints all of them")
 

@@ -251,7 +251,12 @@ def dead_rows(conn: psycopg.Connection) -> list[DeadRows]:
             s.schemaname || '.' || s.relname AS table_name,
             s.n_live_tup AS live,
             s.n_dead_tup AS dead,
-            NOT coalesce('autovacuum_enabled=false' = ANY (c.reloptions), FALSE) AS vacuumed
+            NOT EXISTS (
+                SELECT FROM unnest(c.reloptions) AS o (entry)
+                WHERE
+                    split_part(o.entry, '=', 1) = 'autovacuum_enabled'
+                    AND NOT split_part(o.entry, '=', 2)::boolean
+            ) AS vacuumed
         FROM pg_catalog.pg_stat_all_tables AS s
         INNER JOIN pg_catalog.pg_class AS c ON s.relid = c.oid
         WHERE

@@ -404,7 +404,8 @@ class Soak:
         options = self._options
         limit = max(options.intervals.values()) + options.grace
         seconds, rows, hosts = self._await_exact(limit)
-        growths = [g for p in self._places for life in p.lives if (g := _growth(life, options))]
+        lives = [life for place in self._places for life in place.lives]
+        growths = [g for life in lives if (g := _growth(life, options)) is not None]
         ended, unstarted = self._ended()
         self._places[0].await_metrics()
         served = self._places[0].metrics()

@@ -345,6 +345,8 @@ def test_recoveries_come_to_the_same_shows_in_the_same_order(
     holder, waiter = connect(), connect()
     holder.autocommit = False
     holder.execute("SELECT FROM retally.due WHERE scope = 'show1' FOR UPDATE")
+    # a plan that comes to show2 first
+    waiter.execute("SET enable_indexscan = off; SET enable_bitmapscan = off")
     waiting = run_in_background(waiter, "SELECT retally.note_recovery('tick', '{show2,show1}')")
     await_blocked(farm_db, waiter)
     # whoever waits for the first one has not the second one: no two can wait for each other

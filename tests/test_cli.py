@@ -107,12 +107,12 @@ def test_drift_names_procs_that_no_total_can_hold(
 
 
 def test_recompute_mends_and_a_second_run_finds_nothing(retally: Retally, work: Work) -> None:
-    result = retally("recompute", "--show", "comet", "--format", "json")
+    result = retally("recompute", "--show", "comet", "--force", "--format", "json")
     assert result.exit_code == 0
     rows = json.loads(result.stdout)
     assert [row["rows_changed"] for row in rows] == [1] * 5
     assert rows[0]["core_units_adrift"] == 307
-    assert result.stderr == "5 rows changed in 1 show, 0 left because busy\n"
+    assert result.stderr.startswith("5 rows changed in 1 show, 0 left because busy\n")
     assert retally("drift").exit_code == 0
     again = retally("recompute", "--show", work.show)
     assert (again.exit_code, again.stdout) == (0, "")
@@ -121,7 +121,7 @@ def test_recompute_mends_and_a_second_run_finds_nothing(retally: Retally, work: 
 
 @pytest.mark.usefixtures("work")
 def test_recompute_takes_only_the_totals_that_are_asked_for(retally: Retally) -> None:
-    retally("recompute", "--show", "comet", "--total", "job", "--total", "layer")
+    retally("recompute", "--show", "comet", "--force", "--total", "job", "--total", "layer")
     rows = json.loads(retally("drift", "--format", "json").stdout)
     assert {row["total"] for row in rows} == {"subscription", "folder", "point"}
 
@@ -144,7 +144,7 @@ def test_all_means_every_managed_show(farm_db: psycopg.Connection, retally: Reta
     retally("managed", "--show", "other", "on")
     assert "in 1 show," in retally("recompute", "--all").stderr
     assert retally("drift").exit_code == 3
-    assert "in 2 shows" in retally("recompute", "--all", "--unmanaged-too").stderr
+    assert "in 2 shows" in retally("recompute", "--all", "--unmanaged-too", "--force").stderr
     assert retally("drift").exit_code == 0
 
 
@@ -155,7 +155,7 @@ def test_rows_left_because_they_were_busy_are_exit_code_5(
     holder = connect()
     holder.execute("BEGIN")
     holder.execute("SELECT FROM folder_resource WHERE pk_folder = %s FOR UPDATE", (work.folder,))
-    args = ("recompute", "--show", "comet", wait, "--patience", "0", "--format", "json")
+    args = ("recompute", "--show", "comet", "--force", wait, "--patience", "0", "--format", "json")
     result = runner_for(farm_db)(*args)
     assert result.exit_code == 5
     assert [row["rows_deferred"] for row in json.loads(result.stdout)] == [0, 0, 0, 1, 0]
@@ -182,7 +182,7 @@ def test_with_patience_it_comes_back_for_a_row_that_was_busy(
     # nothing is waited for longer than half a deadlock_timeout, so several tries are needed
     name = farm_db.info.dbname
     farm_db.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '20ms'")
-    args = ("recompute", "--show", "comet", "--patience", "60", "--format", "json")
+    args = ("recompute", "--show", "comet", "--force", "--patience", "60", "--format", "json")
     tries = "SELECT passes >= 2 FROM retally.deferred"
     running = in_background(lambda: runner_for(farm_db)(*args))
     while watcher.execute(tries).fetchone() != (True,):
@@ -197,7 +197,7 @@ def test_what_cannot_be_rebuilt_is_named_and_is_an_error(
     farm_db: psycopg.Connection, retally: Retally, work: Work
 ) -> None:
     farm_db.execute("DELETE FROM point WHERE pk_dept = %s", (work.dept,))
-    result = retally("recompute", "--show", "comet")
+    result = retally("recompute", "--show", "comet", "--force")
     assert result.exit_code == 1
     assert f"note: point {work.dept}: its row is missing" in result.stderr
     assert "Error: 1 row cannot be rebuilt, all others are" in result.stderr
@@ -315,7 +315,7 @@ def test_a_server_that_goes_away_in_mid_run_is_one_line(
         AS $$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END$$;
         CREATE TRIGGER cut BEFORE UPDATE ON public.point FOR EACH ROW EXECUTE FUNCTION public.cut()
     """)
-    result = retally("recompute", "--show", "comet")
+    result = retally("recompute", "--show", "comet", "--force")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("Error: terminating connection")
     farm_db.execute("DROP TRIGGER cut ON public.point")

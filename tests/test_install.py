@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -12,9 +13,16 @@ from small_farm import Rows, booking, make_work, stored
 
 from retally.procedures import TOTALS, install, routines, uninstall
 from retally.procedures.booking import book
+from retally.sql import migrate
 from retally.sql.errors import NotInstalledError, RetallyError, ShowBusyError
 from retally.sql.farm_build import create_schema
-from retally.sql.migrate import _SCHEMA, known_version, require_current, schema_version
+from retally.sql.migrate import (
+    _SCHEMA,
+    known_digest,
+    known_version,
+    require_current,
+    schema_version,
+)
 from retally.sql.text import sql_texts
 
 if TYPE_CHECKING:
@@ -30,6 +38,12 @@ def dump(server: EmbeddedServer, conn: psycopg.Connection) -> list[str]:
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     # from PostgreSQL 15.14 on, \restrict carries a key of each dump's own
     return [line for line in text.splitlines() if "restrict" not in line]
+
+
+def installed(conn: psycopg.Connection) -> tuple[Any, ...]:
+    row = conn.execute("SELECT program, digest, installed_at, installed_by FROM retally.installed")
+    (only,) = row.fetchall()
+    return only
 
 
 def test_uninstall_leaves_the_farm_as_it_was(
@@ -91,7 +105,7 @@ def test_an_upgrade_keeps_the_flags(empty_db: psycopg.Connection) -> None:
     empty_db.execute("INSERT INTO retally.migration (version, name) VALUES (1, %s)", (name,))
     empty_db.execute(first)
     empty_db.execute("INSERT INTO retally.managed_scope (scope) VALUES ('a show')")
-    assert install(empty_db).migrations == ("0002_dispatch",)
+    assert install(empty_db).migrations == ("0002_dispatch", "0003_worker")
     flag = empty_db.execute("SELECT scope, asked, managed FROM retally.scope_flag").fetchall()
     assert flag == [("a show", True, True)]
 
@@ -100,10 +114,51 @@ def test_installing_twice_changes_nothing(
     server: EmbeddedServer, farm_db: psycopg.Connection
 ) -> None:
     farm_db.execute("UPDATE retally.setting SET wait_after_passes = 9")
-    before = dump(server, farm_db)
+    before, record = dump(server, farm_db), installed(farm_db)
     assert install(farm_db).migrations == ()
     assert dump(server, farm_db) == before
+    assert installed(farm_db) == record
     assert farm_db.execute("SELECT wait_after_passes FROM retally.setting").fetchone() == (9,)
+
+
+def test_an_install_keeps_which_routines_it_brought_and_by_whom(
+    farm_db: psycopg.Connection,
+) -> None:
+    program, digest, at, by = installed(farm_db)
+    assert (program, digest, by) == (version("retally"), known_digest(), "postgres")
+    farm_db.execute("UPDATE retally.installed SET program = '0.0.1', digest = 'another'")
+    install(farm_db)
+    again = installed(farm_db)
+    assert again[:2] == (program, digest)
+    assert again[2] > at
+
+
+def test_the_digest_follows_every_text_and_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"a": "SELECT 1", "b": "SELECT 2"}
+
+    def digest(**changed: str) -> str:
+        monkeypatch.setattr(migrate, "sql_texts", lambda *_: texts | changed)
+        return migrate.known_digest.__wrapped__()
+
+    first = digest()
+    assert len({first, digest(a="SELECT 3"), digest(c=""), digest(a="", b="SELECT 1")}) == 4
+    texts = {"b": "SELECT 2", "a": "SELECT 1"}
+    assert digest() == first
+
+
+def test_routines_of_another_version_of_the_program_ask_for_an_install(
+    farm_db: psycopg.Connection,
+) -> None:
+    require_current(farm_db)
+    farm_db.execute("UPDATE retally.installed SET program = '0.0.1', digest = 'another'")
+    with pytest.raises(NotInstalledError, match=r"retally 0\.0\.1 brought them") as refusal:
+        require_current(farm_db)
+    assert refusal.value.hint == "run `retally install`"
+    farm_db.execute("DELETE FROM retally.installed")
+    with pytest.raises(NotInstalledError, match="unknown program"):
+        require_current(farm_db)
+    install(farm_db)
+    require_current(farm_db)
 
 
 def test_an_install_replaces_routines_of_other_signatures_and_drops_those_that_are_gone(
@@ -156,8 +211,8 @@ def test_nothing_of_retally_hangs_on_the_farms_tables(farm_db: psycopg.Connectio
         SELECT t.tgname FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
         WHERE p.pronamespace = 'retally'::regnamespace
         UNION ALL
-        SELECT c.conname FROM pg_constraint AS c
-        WHERE c.connamespace = 'retally'::regnamespace AND c.contype = 'f'
+        SELECT c.conname FROM pg_constraint AS c JOIN pg_class AS r ON r.oid = c.confrelid
+        WHERE c.connamespace = 'retally'::regnamespace AND r.relnamespace <> c.connamespace
         UNION ALL
         SELECT d.objid::text FROM pg_depend AS d JOIN pg_class AS c ON c.oid = d.refobjid
         WHERE c.relnamespace = 'public'::regnamespace AND (d.classid, d.objid) IN (

@@ -77,8 +77,8 @@ def run(conn: psycopg.Connection, shared: Shared, unmanaged: Unmanaged) -> list[
 def passes(conn: psycopg.Connection, work: Work, total: str = "layer") -> list[tuple[Any, ...]]:
     found = conn.execute(
         "SELECT action, rows_adrift, rows_changed, core_units_adrift::int FROM retally.pass"
-        " WHERE scope = %s AND total = %s",
-        (work.show, total),
+        " WHERE scope = %s AND tick = %s AND total = %s",
+        (work.show, _TICK.name, total),
     )
     return found.fetchall()
 

@@ -35,10 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one show in a pass; ``seconds`` with the wait for its lock."""
+    """What became of one show in a pass; ``seconds`` with the wait for its lock.
+
+    ``found``: what was known to be adrift before, if anything was.
+    """
 
     show: Show
     action: str
+    found: list[Finding] | None
     seconds: float
     passes: Sequence[Pass] = ()
     error: Exception | None = None
@@ -130,8 +134,8 @@ class Passes:
             with self._shared.writing.setdefault(show.show_id, threading.Lock()):
                 passes = self._write(show, action, found)
         except Exception as error:
-            return Outcome(show, action, time.monotonic() - started, error=error)
-        return Outcome(show, action, time.monotonic() - started, passes)
+            return Outcome(show, action, found, time.monotonic() - started, error=error)
+        return Outcome(show, action, found, time.monotonic() - started, passes)
 
     def _write(self, show: Show, action: str, found: list[Finding] | None) -> Sequence[Pass]:
         tick, worker = self._tick.name, self._shared.worker
@@ -158,22 +162,21 @@ class Passes:
         if gave_way(error):
             self._report.deferred(show, error)
             return False
-        if isinstance(error, RepairRefusedError):
-            self._watch_refused(show, outcome.seconds)
-        pause = pause_after(failures[show.show_id] + 1, self._tick.interval)
-        self._report.failed(show, error, pause)
-        with self._shared.database.transaction() as conn:
-            routines.note_failure(conn, self._tick.name, show.show_id, pause, str(error))
+        self._leave_alone(outcome, error, failures[show.show_id] + 1)
         return False
 
-    def _watch_refused(self, show: Show, seconds: float) -> None:
-        """Keep what a repair would have changed: it stays adrift."""
+    def _leave_alone(self, outcome: Outcome, error: Exception, failures: int) -> None:
+        """Keep and tell what stays adrift, and why; no worker takes the show up for a while."""
+        show, found, tick = outcome.show, outcome.found, self._tick
+        if found and isinstance(error, RepairRefusedError):
+            passes = [_unwritten(finding, outcome.seconds) for finding in found]
+            self._report.served(show, "watched", passes, outcome.seconds)
+        pause = pause_after(failures, tick.interval)
+        self._report.failed(show, error, pause)
         with self._shared.database.transaction() as conn:
-            found = routines.findings(conn, [show.show_id], self._tick.totals)
-            self._note(conn, found, "watched", seconds)
-        self._report.served(
-            show, "watched", [_unwritten(finding, seconds) for finding in found], seconds
-        )
+            if found:
+                self._note(conn, found, "watched", outcome.seconds)
+            routines.note_failure(conn, tick.name, show.show_id, pause, str(error))
 
 
 def _is_still(action: str, found: Iterable[Finding] | None) -> bool:
