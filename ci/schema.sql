@@ -2,6 +2,16 @@ CREATE SCHEMA retally;
 
 COMMENT ON SCHEMA retally IS 'retally: exact resource totals; dropped by `retally uninstall`.';
 
+CREATE TYPE retally.amount AS (
+	key text,
+	cores numeric,
+	gpus numeric,
+	local_cores numeric,
+	local_gpus numeric
+);
+
+COMMENT ON TYPE retally.amount IS 'What a row of a total holds, or is to hold; cores in core units, local slots null where none.';
+
 CREATE TYPE retally.booking AS (
 	nr integer,
 	proc text,
@@ -19,6 +29,16 @@ CREATE TYPE retally.booking AS (
 );
 
 COMMENT ON TYPE retally.booking IS 'A proc that a batch books or releases: nr is its place in the batch, the others are ids and amounts; cores in core units.';
+
+CREATE TYPE retally.change AS (
+	total text,
+	key text,
+	slot text,
+	before numeric,
+	after numeric
+);
+
+COMMENT ON TYPE retally.change IS 'A slot of a total that was written, before and after.';
 
 CREATE TYPE retally.finding AS (
 	show_id text,
@@ -229,6 +249,21 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.add_to_totals(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint, p_local boolean) IS 'What a booking adds to the totals of an unmanaged show, and a release takes away.';
+
+CREATE FUNCTION retally.amounts_in(p_show_id text, p_total text, p_keys text[]) RETURNS SETOF retally.amount
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    SELECT
+        s.key,
+        s.cores,
+        s.gpus,
+        s.local_cores,
+        s.local_gpus
+    FROM retally.stored_in(ARRAY[p_show_id], ARRAY[p_total]) AS s
+    WHERE s.key IN (SELECT k.key FROM unnest(p_keys) AS k (key))
+$$;
+
+COMMENT ON FUNCTION retally.amounts_in(p_show_id text, p_total text, p_keys text[]) IS 'What these rows of one total of a show hold.';
 
 CREATE FUNCTION retally.asked_for(p_hosts text[], p_jobs text[], p_layers text[], p_frames text[], p_cores bigint[], p_mem_kb bigint[], p_gpus integer[], p_gpu_mem_kb bigint[], p_local boolean[]) RETURNS SETOF retally.booking
     LANGUAGE plpgsql
@@ -738,6 +773,31 @@ $$;
 
 COMMENT ON FUNCTION retally.change_override(p_override text, p_scopes text[]) IS 'Changes setting.override, and flips no scope by it.';
 
+CREATE FUNCTION retally.changes_between(p_total text, p_before retally.amount[], p_after retally.amount[]) RETURNS SETOF retally.change
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT DISTINCT ON (b.key, s.slot)
+        p_total,
+        b.key,
+        s.slot,
+        s.was,
+        s.now
+    FROM unnest(p_before) AS b
+    INNER JOIN unnest(p_after) AS a ON b.key = a.key
+    CROSS JOIN
+        LATERAL (
+            VALUES
+            ('cores', b.cores, a.cores),
+            ('gpus', b.gpus, a.gpus),
+            ('local_cores', b.local_cores, a.local_cores),
+            ('local_gpus', b.local_gpus, a.local_gpus)
+        ) AS s (slot, was, now)
+    WHERE s.was <> s.now
+    ORDER BY b.key, s.slot, s.was
+$$;
+
+COMMENT ON FUNCTION retally.changes_between(p_total text, p_before retally.amount[], p_after retally.amount[]) IS 'Which slots of the rows of a total differ between two states of them.';
+
 CREATE FUNCTION retally.check_farm() RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$
@@ -798,52 +858,96 @@ $$;
 
 COMMENT ON FUNCTION retally.check_farm() IS 'Raises unless the schema public holds every farm column that retally uses.';
 
-CREATE FUNCTION retally.claim_due(p_tick text, p_interval interval, p_scopes text[], p_worker text) RETURNS SETOF text
+CREATE FUNCTION retally.claim_due(p_tick text, p_interval interval, p_scopes text[], p_worker text, p_now timestamp with time zone DEFAULT clock_timestamp(), OUT due bigint, OUT claimed text[], OUT failures integer[], OUT late_in double precision, OUT next_in double precision) RETURNS record
     LANGUAGE plpgsql
     AS $$
 DECLARE
-    v_now timestamptz := clock_timestamp();
+    -- who comes a little early is served: clocks and timers are not exact
+    v_slot timestamptz := date_bin(
+        p_interval, p_now + least(p_interval / 10, interval '1 second'), timestamptz 'epoch'
+    );
+    v_late timestamptz := v_slot + least(p_interval / 20, interval '0.5 seconds');
+    v_workers text[];
+    v_share bigint;
+    v_room bigint;
 BEGIN
+    INSERT INTO retally.worker AS w (worker, tick, every, seen_at)
+    VALUES (p_worker, p_tick, p_interval, p_now)
+    ON CONFLICT (worker, tick) DO UPDATE SET every = excluded.every, seen_at = excluded.seen_at;
+    v_workers := ARRAY(
+        SELECT w.worker
+        FROM retally.worker AS w
+        WHERE w.tick = p_tick AND retally.is_alive(w.seen_at, w.every, p_now)
+        ORDER BY w.worker
+    );
+    -- what does not divide evenly goes to the first ones, so that the shares add up
+    v_share := cardinality(p_scopes) / cardinality(v_workers)
+    + (
+        array_position(v_workers, p_worker) <= cardinality(p_scopes) % cardinality(v_workers)
+    )::integer;
+
     INSERT INTO retally.due (tick, scope, due_at, every, claimed_by)
-    SELECT p_tick, s.scope, v_now, p_interval, ''
+    SELECT p_tick, s.scope, v_slot, p_interval, ''
     FROM unnest(p_scopes) AS s (scope)
     WHERE NOT EXISTS (
         SELECT FROM retally.due AS d WHERE d.tick = p_tick AND d.scope = s.scope
     )
+    -- two sessions that add the same rows must come to them in the same order
+    ORDER BY s.scope
     ON CONFLICT (tick, scope) DO NOTHING;
 
-    RETURN QUERY
+    IF p_now >= v_late THEN
+        v_room := greatest(v_share, 1);
+    ELSE
+        SELECT v_share - count(*)
+        INTO v_room
+        FROM retally.due AS d
+        WHERE
+            d.tick = p_tick
+            AND d.scope = ANY (p_scopes)
+            AND d.claimed_by = p_worker
+            AND NOT retally.is_due(d.due_at, d.every, v_slot, p_now);
+    END IF;
+
     WITH ready AS (
         SELECT d.scope
         FROM retally.due AS d
         WHERE
             d.tick = p_tick
             AND d.scope = ANY (p_scopes)
-            -- a due time further away than the interval that it was made for comes from a clock
-            -- that was set back: it is not believed
-            AND (
-                d.due_at <= v_now + least(d.every, p_interval) / 10
-                OR d.due_at > v_now + d.every * 1.1
-            )
+            AND retally.is_due(d.due_at, d.every, v_slot, p_now)
+        ORDER BY d.claimed_by <> p_worker, d.claimed_by = ANY (v_workers), d.scope
+        LIMIT greatest(v_room, 0)
         FOR UPDATE SKIP LOCKED
+    ),
+
+    taken AS (
+        UPDATE retally.due AS d
+        SET due_at = v_slot + p_interval, every = p_interval, claimed_by = p_worker
+        FROM ready AS r
+        WHERE d.tick = p_tick AND d.scope = r.scope
+        RETURNING d.scope, d.failures
     )
 
-    UPDATE retally.due AS d
-    SET
-        due_at = CASE
-            WHEN d.due_at + p_interval BETWEEN v_now AND v_now + p_interval * 1.1
-                THEN d.due_at + p_interval
-            ELSE v_now + p_interval
-        END,
-        every = p_interval,
-        claimed_by = p_worker
-    FROM ready AS r
-    WHERE d.tick = p_tick AND d.scope = r.scope
-    RETURNING d.scope;
+    SELECT
+        coalesce(array_agg(t.scope ORDER BY t.scope), '{}'),
+        coalesce(array_agg(t.failures ORDER BY t.scope), '{}')
+    INTO claimed, failures
+    FROM taken AS t;
+
+    SELECT count(*)
+    INTO due
+    FROM retally.due AS d
+    WHERE
+        d.tick = p_tick
+        AND d.scope = ANY (p_scopes)
+        AND retally.is_due(d.due_at, d.every, v_slot, p_now);
+    late_in := greatest(extract(EPOCH FROM v_late - p_now), 0);
+    next_in := extract(EPOCH FROM v_slot + p_interval - p_now);
 END
 $$;
 
-COMMENT ON FUNCTION retally.claim_due(p_tick text, p_interval interval, p_scopes text[], p_worker text) IS 'Hands out the scopes that are due in this tick, each to one caller only.';
+COMMENT ON FUNCTION retally.claim_due(p_tick text, p_interval interval, p_scopes text[], p_worker text, p_now timestamp with time zone, OUT due bigint, OUT claimed text[], OUT failures integer[], OUT late_in double precision, OUT next_in double precision) IS 'Hands out the scopes that are due in this tick, each to one caller only.';
 
 CREATE FUNCTION retally.column_limit(p_table text, p_column text) RETURNS numeric
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1342,6 +1446,56 @@ $$;
 
 COMMENT ON FUNCTION retally.flip(p_show_id text, p_asked boolean, OUT rows_adrift bigint, OUT rows_changed bigint, OUT rows_deferred bigint, OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text[]) IS 'Waits for a show''s bookings in flight, sets its flag and rebuilds its totals.';
 
+CREATE FUNCTION retally.forget_worker(p_worker text) RETURNS void
+    LANGUAGE sql
+    AS $$
+    DELETE FROM retally.worker AS w
+    WHERE w.worker = p_worker
+$$;
+
+COMMENT ON FUNCTION retally.forget_worker(p_worker text) IS 'Takes a worker that stops off the list.';
+
+CREATE FUNCTION retally.former_amounts(p_run bigint, p_scope text, p_total text, p_now retally.amount[]) RETURNS SETOF retally.amount
+    LANGUAGE sql STABLE
+    AS $$
+    WITH slots AS (
+        SELECT
+            n.key,
+            s.slot,
+            s.now,
+            l.before,
+            l.after
+        FROM unnest(p_now) AS n
+        CROSS JOIN
+            LATERAL (
+                VALUES
+                ('cores', n.cores),
+                ('gpus', n.gpus),
+                ('local_cores', n.local_cores),
+                ('local_gpus', n.local_gpus)
+            ) AS s (slot, now)
+        LEFT JOIN retally.ledger AS l
+            ON
+                l.run = p_run
+                AND l.scope = p_scope
+                AND l.total = p_total
+                AND n.key = l.key
+                AND s.slot = l.slot
+    )
+
+    SELECT
+        s.key,
+        max(coalesce(s.before, s.now)) FILTER (WHERE s.slot = 'cores'),
+        max(coalesce(s.before, s.now)) FILTER (WHERE s.slot = 'gpus'),
+        max(coalesce(s.before, s.now)) FILTER (WHERE s.slot = 'local_cores'),
+        max(coalesce(s.before, s.now)) FILTER (WHERE s.slot = 'local_gpus')
+    FROM slots AS s
+    GROUP BY s.key
+    HAVING bool_and(s.after IS NULL OR s.now = s.after)
+$$;
+
+COMMENT ON FUNCTION retally.former_amounts(p_run bigint, p_scope text, p_total text, p_now retally.amount[]) IS 'What the rows of a total held before a run, where they still hold what it wrote.';
+
 CREATE FUNCTION retally.hold_flag(p_scope text, p_name text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1529,6 +1683,23 @@ $$;
 
 COMMENT ON FUNCTION retally.insert_procs(p_bookings retally.booking[]) IS 'Inserts the procs of a batch and answers with the ids of those that are in.';
 
+CREATE FUNCTION retally.is_alive(p_seen_at timestamp with time zone, p_every interval, p_now timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    SELECT p_seen_at BETWEEN p_now - p_every * 2.5 AND p_now + p_every
+$$;
+
+COMMENT ON FUNCTION retally.is_alive(p_seen_at timestamp with time zone, p_every interval, p_now timestamp with time zone) IS 'Whether a worker that was last seen then is taken for alive.';
+
+CREATE FUNCTION retally.is_due(p_due_at timestamp with time zone, p_every interval, p_until timestamp with time zone, p_now timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    -- a due time is set a tenth of the interval early at most
+    SELECT p_due_at <= p_until OR p_due_at > p_now + p_every * 1.2
+$$;
+
+COMMENT ON FUNCTION retally.is_due(p_due_at timestamp with time zone, p_every interval, p_until timestamp with time zone, p_now timestamp with time zone) IS 'Whether a due time has come.';
+
 CREATE FUNCTION retally.is_managed(p_scope text) RETURNS boolean
     LANGUAGE plpgsql STABLE
     AS $$
@@ -1549,6 +1720,80 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.is_managed(p_scope text) IS 'Whether the flag in force of this scope is on.';
+
+CREATE TABLE retally.ledger (
+    run bigint NOT NULL,
+    scope text NOT NULL,
+    total text NOT NULL,
+    key text NOT NULL,
+    slot text NOT NULL,
+    before numeric NOT NULL,
+    after numeric NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    cause text
+);
+
+COMMENT ON TABLE retally.ledger IS 'What the repairs changed, slot by slot, in the unit in which the farm stores it.';
+
+COMMENT ON COLUMN retally.ledger.cause IS 'What had made the value wrong, where that is known.';
+
+CREATE FUNCTION retally.ledger_rows(p_scopes text[], p_totals text[], p_run bigint, p_since timestamp with time zone) RETURNS SETOF retally.ledger
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    SELECT
+        l.run,
+        l.scope,
+        l.total,
+        l.key,
+        l.slot,
+        l.before,
+        l.after,
+        l.changed_at,
+        l.cause
+    FROM retally.ledger AS l
+    WHERE
+        (coalesce(cardinality(p_scopes), 0) = 0 OR l.scope = any(p_scopes))
+        AND (coalesce(cardinality(p_totals), 0) = 0 OR l.total = any(p_totals))
+        AND (p_run IS NULL OR l.run = p_run)
+        AND (p_since IS NULL OR l.changed_at >= p_since)
+$$;
+
+COMMENT ON FUNCTION retally.ledger_rows(p_scopes text[], p_totals text[], p_run bigint, p_since timestamp with time zone) IS 'The rows of the ledger that these filters choose.';
+
+CREATE FUNCTION retally.likely_causes(p_changes retally.change[]) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    WITH patterns AS (
+        SELECT
+            c.total,
+            c.before,
+            c.after,
+            c.place,
+            sum(c.after - c.before) OVER by_slot AS net,
+            count(*) OVER by_slot AS changed,
+            bool_and(c.after < c.before) OVER by_slot AS all_fell,
+            bool_and(c.after > c.before) OVER by_slot AS all_rose
+        FROM unnest(p_changes) WITH ORDINALITY AS c (total, key, slot, before, after, place)
+        WINDOW by_slot AS (PARTITION BY c.total, c.slot)
+    )
+
+    SELECT
+        array_agg(
+            CASE
+                WHEN p.before < 0 THEN 'more was released than booked'
+                WHEN p.net = 0 AND p.total = 'subscription' THEN 'a host changed its allocation'
+                WHEN p.net = 0 AND p.total = 'folder' THEN 'a job changed its folder'
+                WHEN p.net = 0 AND p.total = 'point' THEN 'a job changed its department'
+                -- where some rose and some fell, what is at 0 now may have moved
+                WHEN p.after = 0 AND p.all_fell THEN 'a release was not counted: no proc is left'
+                WHEN p.before = 0 AND p.all_rose THEN 'a booking was not counted'
+            END
+            ORDER BY p.place
+        )
+    FROM patterns AS p
+$$;
+
+COMMENT ON FUNCTION retally.likely_causes(p_changes retally.change[]) IS 'What had probably made these values wrong.';
 
 CREATE FUNCTION retally.lock_budget() RETURNS interval
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1747,7 +1992,44 @@ $$;
 
 COMMENT ON FUNCTION retally.lock_totals(p_bookings retally.booking[], p_managed text[]) IS 'Locks the totals and local shares that a batch will count procs into.';
 
-CREATE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean) RETURNS TABLE(show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint, rows_failed bigint, core_units numeric, gpus numeric, seconds double precision, problems text[])
+CREATE FUNCTION retally.long_transactions(p_longer interval) RETURNS TABLE(name text, role_name text, application text, state text, seconds double precision)
+    LANGUAGE sql
+    AS $$
+    SELECT
+        t.name,
+        t.role_name,
+        t.application,
+        t.state,
+        extract(EPOCH FROM clock_timestamp() - t.begun_at)
+    FROM (
+        SELECT
+            a.pid::text AS name,
+            a.usename::text AS role_name,
+            a.application_name AS application,
+            a.state,
+            a.xact_start AS begun_at
+        FROM pg_catalog.pg_stat_activity AS a
+        WHERE
+            a.datname = current_database()
+            AND a.backend_type = 'client backend'
+            AND a.pid <> pg_backend_pid()
+        UNION ALL
+        SELECT
+            x.gid,
+            x.owner::text,
+            '',
+            'prepared',
+            x.prepared
+        FROM pg_catalog.pg_prepared_xacts AS x
+        WHERE x.database = current_database()
+    ) AS t
+    WHERE t.begun_at < clock_timestamp() - p_longer
+    ORDER BY t.begun_at
+$$;
+
+COMMENT ON FUNCTION retally.long_transactions(p_longer interval) IS 'The transactions of this database that are open for long, prepared ones too.';
+
+CREATE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean, p_action text DEFAULT 'rebuilt'::text, p_tick text DEFAULT 'by hand'::text, p_worker text DEFAULT CURRENT_USER) RETURNS TABLE(show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint, rows_failed bigint, core_units numeric, gpus numeric, seconds double precision, problems text[], changes retally.change[])
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     SET jit TO 'off'
@@ -1776,7 +2058,8 @@ BEGIN
         SELECT d.*
         INTO v_done
         FROM retally.mend_rows(
-            v_finding.show_id, v_finding.total, v_finding.keys, p_wait, v_deadline, v_holding
+            v_finding.show_id, v_finding.total, v_finding.keys, p_wait, v_deadline, v_holding,
+            p_action = 'repaired'
         ) AS d;
         v_holding := v_holding OR cardinality(v_finding.keys) > cardinality(v_done.busy);
         show_id := v_finding.show_id;
@@ -1788,10 +2071,17 @@ BEGIN
         core_units := v_finding.core_units;
         gpus := v_finding.gpus;
         problems := v_finding.problems || v_done.problems;
+        changes := v_done.changes;
         seconds := extract(EPOCH FROM clock_timestamp() - v_started);
-        PERFORM retally.note_pass(
-            show_id, total, seconds, rows_adrift, rows_changed, v_done.busy, rows_failed,
-            core_units, gpus, problems
+        PERFORM retally.note_deferred(show_id, total, v_done.busy);
+        PERFORM retally.note_passes(
+            ARRAY[
+                ROW(
+                    show_id, p_tick, total, p_action, p_worker, clock_timestamp(), seconds,
+                    rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus,
+                    problems, 1, clock_timestamp()
+                )::retally.pass
+            ]
         );
         v_started := clock_timestamp();
         RETURN NEXT;
@@ -1799,7 +2089,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean) IS 'Lock, sum again, write: what was found adrift.';
+COMMENT ON FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean, p_action text, p_tick text, p_worker text) IS 'Lock, sum again, write: what was found adrift.';
 
 CREATE FUNCTION retally.mend_in_one(p_findings retally.finding[], p_wait boolean, OUT rows_adrift bigint, OUT rows_changed bigint, OUT rows_deferred bigint, OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text[]) RETURNS record
     LANGUAGE plpgsql
@@ -1809,7 +2099,10 @@ DECLARE
 BEGIN
     SELECT 0, 0, 0, 0, 0, 0, '{}'
     INTO rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus, problems;
-    FOR v_row IN SELECT m.* FROM retally.mend(p_findings, p_wait) AS m LOOP
+    FOR v_row IN
+        SELECT m.*
+        FROM retally.mend(p_findings, p_wait) AS m
+    LOOP
         rows_adrift := rows_adrift + v_row.rows_adrift;
         rows_changed := rows_changed + v_row.rows_changed;
         rows_deferred := rows_deferred + v_row.rows_deferred;
@@ -1823,61 +2116,173 @@ $$;
 
 COMMENT ON FUNCTION retally.mend_in_one(p_findings retally.finding[], p_wait boolean, OUT rows_adrift bigint, OUT rows_changed bigint, OUT rows_deferred bigint, OUT rows_failed bigint, OUT core_units numeric, OUT gpus numeric, OUT problems text[]) IS 'What mend() says of its findings, added up to one row.';
 
-CREATE FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, OUT rows_changed bigint, OUT busy text[], OUT problems text[]) RETURNS record
+CREATE FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, p_tell boolean, OUT rows_changed bigint, OUT busy text[], OUT problems text[], OUT changes retally.change[]) RETURNS record
     LANGUAGE plpgsql
     AS $$
 DECLARE
     v_held text[];
-    v_key text;
-    v_fits boolean;
+    v_before retally.amount[];
+    v_amounts retally.amount[];
+    v_written text[];
+    v_misfits text[];
 BEGIN
     rows_changed := 0;
     busy := '{}';
     problems := '{}';
+    changes := '{}';
     IF cardinality(p_keys) = 0 THEN
         RETURN;
     END IF;
     SELECT s.held, s.busy
     INTO v_held, busy
     FROM retally.seize_rows(p_show_id, p_total, p_keys, p_wait, p_deadline, p_holding) AS s;
-
     IF cardinality(v_held) = 0 THEN
         RETURN;
     END IF;
 
-    BEGIN
-        SELECT
-            count(*) FILTER (WHERE w.fits),
-            coalesce(array_agg(retally.problem('misfit', p_total, w.key, NULL, NULL))
-            FILTER (WHERE NOT w.fits), '{}')
-        INTO rows_changed, problems
-        FROM retally.write_rows(p_show_id, p_total, v_held) AS w;
-        RETURN;
-    EXCEPTION
-        WHEN data_exception THEN
-            rows_changed := 0;
-            problems := '{}';
-    END;
-
-    FOREACH v_key IN ARRAY v_held LOOP
-        BEGIN
-            SELECT bool_and(w.fits)
-            INTO v_fits
-            FROM retally.write_rows(p_show_id, p_total, ARRAY[v_key]) AS w;
-        EXCEPTION
-            WHEN data_exception THEN
-                v_fits := FALSE;
-        END;
-        IF v_fits THEN
-            rows_changed := rows_changed + 1;
-        ELSIF NOT v_fits THEN
-            problems := problems || retally.problem('misfit', p_total, v_key, NULL, NULL);
-        END IF;
-    END LOOP;
+    -- a statement of its own: its snapshot holds every booking that committed before the lock
+    v_amounts := ARRAY(SELECT a FROM retally.sum_again(p_show_id, p_total, v_held) AS a);
+    IF p_tell THEN
+        v_before := ARRAY(SELECT b FROM retally.amounts_in(p_show_id, p_total, v_held) AS b);
+    END IF;
+    SELECT w.written, w.misfits
+    INTO v_written, v_misfits
+    FROM retally.write_what_fits(p_show_id, p_total, v_amounts) AS w;
+    rows_changed := cardinality(v_written);
+    problems := ARRAY(
+        SELECT retally.problem('misfit', p_total, m.key, NULL, NULL) FROM unnest(v_misfits) AS m (key)
+    );
+    IF p_tell THEN
+        changes := ARRAY(
+            SELECT c
+            FROM retally.changes_between(p_total, v_before, v_amounts) AS c
+            WHERE c.key = any(v_written)
+        );
+    END IF;
 END
 $$;
 
-COMMENT ON FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, OUT rows_changed bigint, OUT busy text[], OUT problems text[]) IS 'Lock, sum again, write: for rows of one total of a show.';
+COMMENT ON FUNCTION retally.mend_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, p_tell boolean, OUT rows_changed bigint, OUT busy text[], OUT problems text[], OUT changes retally.change[]) IS 'Lock, sum again, write: for rows of one total of a show.';
+
+CREATE FUNCTION retally.missing_indexes() RETURNS TABLE(table_name text, column_name text, used_by text)
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT
+        w.table_name,
+        w.column_name,
+        w.used_by
+    FROM (
+        VALUES
+        ('proc', 'pk_show', 'ticks'),
+        ('proc', 'pk_layer', 'ticks'),
+        ('proc', 'pk_job', 'ticks'),
+        ('job', 'pk_job', 'ticks'),
+        ('layer', 'pk_layer', 'ticks'),
+        ('layer_resource', 'pk_layer', 'ticks'),
+        ('job_resource', 'pk_job', 'ticks'),
+        ('proc', 'pk_proc', 'bookings'),
+        ('host', 'pk_host', 'bookings'),
+        ('host_local', 'pk_host', 'bookings'),
+        ('frame', 'pk_frame', 'bookings')
+    ) AS w (table_name, column_name, used_by)
+    WHERE NOT EXISTS (
+        SELECT
+        FROM pg_catalog.pg_index AS i
+        INNER JOIN pg_catalog.pg_class AS c ON i.indrelid = c.oid
+        INNER JOIN pg_catalog.pg_namespace AS n ON c.relnamespace = n.oid
+        INNER JOIN pg_catalog.pg_attribute AS a
+            ON i.indrelid = a.attrelid AND i.indkey[0] = a.attnum
+        INNER JOIN pg_catalog.pg_class AS x ON i.indexrelid = x.oid
+        INNER JOIN pg_catalog.pg_am AS m ON x.relam = m.oid
+        WHERE
+            n.nspname = 'public'
+            AND c.relname = w.table_name
+            AND a.attname = w.column_name
+            AND i.indisvalid
+            AND i.indpred IS NULL
+            AND m.amname IN ('btree', 'hash')
+    )
+$$;
+
+COMMENT ON FUNCTION retally.missing_indexes() IS 'The columns that ticks or bookings look rows up by and that lead no usable index.';
+
+CREATE FUNCTION retally.missing_rights(p_role text, p_for text) RETURNS TABLE(kind text, object text, privilege text, columns text[])
+    LANGUAGE sql STABLE
+    AS $$
+    -- by the catalog: a name would have to be looked up with rights that may be missing
+    WITH wanted AS (
+        SELECT
+            r.*,
+            n.oid AS schema_id,
+            c.oid AS table_id
+        FROM retally.rights(p_for) AS r
+        LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = split_part(r.object, '.', 1)
+        LEFT JOIN pg_catalog.pg_class AS c
+            ON
+                n.oid = c.relnamespace
+                AND c.relname = split_part(r.object, '.', 2)
+    )
+
+    SELECT
+        w.kind,
+        w.object,
+        w.privilege,
+        l.lacking
+    FROM wanted AS w
+    CROSS JOIN
+        LATERAL (
+            SELECT array_agg(k.column_name ORDER BY k.place) AS lacking
+            FROM unnest(w.columns) WITH ORDINALITY AS k (column_name, place)
+            LEFT JOIN pg_catalog.pg_attribute AS a
+                ON w.table_id = a.attrelid AND k.column_name = a.attname
+            WHERE
+                has_column_privilege(p_role::name, w.table_id, a.attnum, w.privilege) IS NOT TRUE
+        ) AS l
+    WHERE
+        CASE
+            WHEN w.kind = 'schema'
+                THEN has_schema_privilege(p_role::name, w.schema_id, w.privilege) IS NOT TRUE
+            WHEN w.kind = 'routines'
+                THEN EXISTS (
+                    SELECT FROM pg_catalog.pg_proc AS p
+                    WHERE
+                        p.pronamespace = w.schema_id
+                        AND NOT has_function_privilege(p_role::name, p.oid, w.privilege)
+                )
+            WHEN w.columns IS NULL
+                THEN has_table_privilege(p_role::name, w.table_id, w.privilege) IS NOT TRUE
+            ELSE l.lacking IS NOT NULL
+        END
+$$;
+
+COMMENT ON FUNCTION retally.missing_rights(p_role text, p_for text) IS 'The rights that a role lacks for the work of a worker, a dispatcher or a reader.';
+
+CREATE FUNCTION retally.missing_rows() RETURNS TABLE(show_id text, total text, key text, name text, cores numeric, gpus numeric)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET work_mem TO '64MB'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+BEGIN
+    RETURN QUERY
+    SELECT
+        c.show_id,
+        c.total,
+        c.key,
+        retally.row_name(c.total, c.key),
+        c.cores + c.local_cores,
+        c.gpus + c.local_gpus
+    FROM retally.compared(
+        ARRAY(SELECT s.show_id FROM retally.shows() AS s), retally.totals()
+    ) AS c
+    WHERE c.kind = 'missing'
+    ORDER BY c.show_id, array_position(retally.totals(), c.total), c.key;
+END
+$$;
+
+COMMENT ON FUNCTION retally.missing_rows() IS 'The rows of totals that are not there, while procs are booked that belong into them.';
 
 CREATE FUNCTION retally.named_drift(p_show_ids text[], p_totals text[]) RETURNS TABLE(show_name text, total text, name text, key text, slot text, stored numeric, booked numeric)
     LANGUAGE plpgsql STABLE
@@ -1997,29 +2402,10 @@ $$;
 
 COMMENT ON FUNCTION retally.nearest_names(p_wanted text, p_names text[]) IS 'The up to three names that look most like the wanted one.';
 
-CREATE FUNCTION retally.note_pass(p_scope text, p_total text, p_seconds double precision, p_rows_adrift bigint, p_rows_changed bigint, p_busy text[], p_rows_failed bigint, p_core_units numeric, p_gpus numeric, p_problems text[]) RETURNS void
+CREATE FUNCTION retally.note_deferred(p_scope text, p_total text, p_busy text[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
 BEGIN
-    INSERT INTO retally.pass AS p (
-        scope, total, finished_at, seconds, rows_adrift, rows_changed, rows_deferred, rows_failed,
-        core_units_adrift, gpus_adrift, problems
-    )
-    VALUES (
-        p_scope, p_total, clock_timestamp(), p_seconds, p_rows_adrift, p_rows_changed,
-        cardinality(p_busy), p_rows_failed, p_core_units, p_gpus, p_problems
-    )
-    ON CONFLICT (scope, total) DO UPDATE SET
-        finished_at = excluded.finished_at,
-        seconds = excluded.seconds,
-        rows_adrift = excluded.rows_adrift,
-        rows_changed = excluded.rows_changed,
-        rows_deferred = excluded.rows_deferred,
-        rows_failed = excluded.rows_failed,
-        core_units_adrift = excluded.core_units_adrift,
-        gpus_adrift = excluded.gpus_adrift,
-        problems = excluded.problems;
-
     DELETE FROM retally.deferred AS d
     WHERE d.scope = p_scope AND d.total = p_total AND d.key <> ALL (p_busy);
     IF cardinality(p_busy) > 0 THEN
@@ -2031,7 +2417,223 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.note_pass(p_scope text, p_total text, p_seconds double precision, p_rows_adrift bigint, p_rows_changed bigint, p_busy text[], p_rows_failed bigint, p_core_units numeric, p_gpus numeric, p_problems text[]) IS 'Keeps the result of a pass over one total, and the rows that it left.';
+COMMENT ON FUNCTION retally.note_deferred(p_scope text, p_total text, p_busy text[]) IS 'Keeps which rows of a total a pass left because they were busy.';
+
+CREATE FUNCTION retally.note_failure(p_tick text, p_scope text, p_pause interval, p_error text) RETURNS void
+    LANGUAGE sql
+    AS $$
+    UPDATE retally.due AS d
+    SET
+        due_at = clock_timestamp() + p_pause,
+        every = p_pause,
+        failures = d.failures + 1,
+        error = p_error
+    WHERE d.tick = p_tick AND d.scope = p_scope
+$$;
+
+COMMENT ON FUNCTION retally.note_failure(p_tick text, p_scope text, p_pause interval, p_error text) IS 'Leaves a scope alone in this tick for a while, for all workers.';
+
+CREATE FUNCTION retally.note_findings(p_findings retally.finding[], p_action text, p_tick text, p_worker text, p_seconds double precision) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+BEGIN
+    PERFORM retally.note_passes(
+        ARRAY(
+            SELECT
+                ROW(
+                    f.show_id, p_tick, f.total, p_action, p_worker, v_now, p_seconds,
+                    f.rows_adrift, 0, 0, f.rows_failed, f.core_units, f.gpus, f.problems, 1, v_now
+                )::retally.pass
+            FROM unnest(p_findings) AS f
+        )
+    );
+    -- a row that is locked belongs to a pass that is under way, and knows better
+    DELETE FROM retally.deferred AS d
+    WHERE d.ctid IN (
+        SELECT o.ctid
+        FROM retally.deferred AS o
+        INNER JOIN unnest(p_findings) AS f ON o.scope = f.show_id AND o.total = f.total
+        FOR UPDATE OF o SKIP LOCKED
+    );
+END
+$$;
+
+COMMENT ON FUNCTION retally.note_findings(p_findings retally.finding[], p_action text, p_tick text, p_worker text, p_seconds double precision) IS 'Keeps what was found as passes that wrote nothing.';
+
+CREATE UNLOGGED TABLE retally.pass (
+    scope text NOT NULL,
+    tick text NOT NULL,
+    total text NOT NULL,
+    action text NOT NULL,
+    worker text NOT NULL,
+    finished_at timestamp with time zone NOT NULL,
+    seconds double precision NOT NULL,
+    rows_adrift bigint NOT NULL,
+    rows_changed bigint NOT NULL,
+    rows_deferred bigint NOT NULL,
+    rows_failed bigint NOT NULL,
+    core_units_adrift numeric NOT NULL,
+    gpus_adrift numeric NOT NULL,
+    problems text[] NOT NULL,
+    passes bigint NOT NULL,
+    history_at timestamp with time zone NOT NULL,
+    CONSTRAINT pass_action_is_known CHECK ((action = ANY (ARRAY['rebuilt'::text, 'watched'::text, 'repaired'::text])))
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE retally.pass IS 'The latest pass over each total of each scope. Unlogged: a tick should cost no WAL.';
+
+COMMENT ON COLUMN retally.pass.tick IS 'The tick, or by hand.';
+
+COMMENT ON COLUMN retally.pass.passes IS 'How many passes there were.';
+
+COMMENT ON COLUMN retally.pass.history_at IS 'When one of them last left a row in history.';
+
+CREATE FUNCTION retally.note_passes(p_passes retally.pass[]) RETURNS void
+    LANGUAGE sql
+    AS $$
+    WITH noted AS (
+        INSERT INTO retally.pass AS p (
+            scope, tick, total, action, worker, finished_at, seconds, rows_adrift, rows_changed,
+            rows_deferred, rows_failed, core_units_adrift, gpus_adrift, problems, passes, history_at
+        )
+        SELECT
+            n.scope,
+            n.tick,
+            n.total,
+            n.action,
+            n.worker,
+            n.finished_at,
+            n.seconds,
+            n.rows_adrift,
+            n.rows_changed,
+            n.rows_deferred,
+            n.rows_failed,
+            n.core_units_adrift,
+            n.gpus_adrift,
+            n.problems,
+            1 AS passes,
+            n.finished_at AS history_at
+        FROM unnest(p_passes) AS n
+        -- two sessions that note the same rows must come to them in the same order: mend()'s
+        ORDER BY n.scope, array_position(retally.totals(), n.total), n.tick
+        ON CONFLICT (scope, tick, total) DO UPDATE
+            SET
+                action = excluded.action,
+                worker = excluded.worker,
+                finished_at = excluded.finished_at,
+                seconds = excluded.seconds,
+                rows_adrift = excluded.rows_adrift,
+                rows_changed = excluded.rows_changed,
+                rows_deferred = excluded.rows_deferred,
+                rows_failed = excluded.rows_failed,
+                core_units_adrift = excluded.core_units_adrift,
+                gpus_adrift = excluded.gpus_adrift,
+                problems = excluded.problems,
+                passes = p.passes + 1,
+                history_at = CASE
+                    WHEN
+                        excluded.rows_changed > 0
+                        -- what nobody mends is found by each pass: it is new only once
+                        OR excluded.rows_adrift + excluded.rows_failed > 0
+                        AND (
+                            excluded.rows_adrift, excluded.rows_deferred, excluded.rows_failed,
+                            excluded.core_units_adrift, excluded.gpus_adrift
+                        ) <> (
+                            p.rows_adrift, p.rows_deferred, p.rows_failed, p.core_units_adrift,
+                            p.gpus_adrift
+                        )
+                        -- a time ahead of ours comes from a clock that was set back
+                        OR excluded.finished_at NOT BETWEEN p.history_at AND p.history_at + (
+                            SELECT s.history_every FROM retally.setting AS s
+                        )
+                        THEN excluded.finished_at
+                    ELSE p.history_at
+                END
+        RETURNING p.*
+    )
+
+    INSERT INTO retally.history (
+        finished_at, scope, tick, total, action, worker, seconds, rows_adrift, rows_changed,
+        rows_deferred, rows_failed, core_units_adrift, gpus_adrift
+    )
+    SELECT
+        n.finished_at,
+        n.scope,
+        n.tick,
+        n.total,
+        n.action,
+        n.worker,
+        n.seconds,
+        n.rows_adrift,
+        n.rows_changed,
+        n.rows_deferred,
+        n.rows_failed,
+        n.core_units_adrift,
+        n.gpus_adrift
+    FROM noted AS n
+    WHERE n.history_at = n.finished_at
+$$;
+
+COMMENT ON FUNCTION retally.note_passes(p_passes retally.pass[]) IS 'Keeps the results of passes: the latest ones, and the history.';
+
+CREATE FUNCTION retally.note_recovery(p_tick text, p_scopes text[]) RETURNS void
+    LANGUAGE sql
+    AS $$
+    WITH failing AS (
+        SELECT d.scope
+        FROM retally.due AS d
+        WHERE d.tick = p_tick AND d.scope = any(p_scopes) AND d.failures > 0
+        ORDER BY d.scope
+        FOR UPDATE
+    )
+
+    UPDATE retally.due AS d
+    SET
+        failures = 0,
+        error = NULL
+    FROM failing AS f
+    WHERE d.tick = p_tick AND d.scope = f.scope
+$$;
+
+COMMENT ON FUNCTION retally.note_recovery(p_tick text, p_scopes text[]) IS 'Forgets the failures of scopes that have been served again in this tick.';
+
+CREATE FUNCTION retally.note_run(p_run bigint, p_worker text, p_cause text, p_forced boolean, p_undoes bigint, p_scope text, p_changes retally.change[], p_causes text[]) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_run bigint := p_run;
+BEGIN
+    IF coalesce(cardinality(p_changes), 0) = 0 THEN
+        RETURN v_run;
+    END IF;
+    IF v_run IS NULL THEN
+        INSERT INTO retally.run (worker, cause, forced, undoes)
+        VALUES (p_worker, p_cause, p_forced, p_undoes)
+        RETURNING run INTO v_run;
+    END IF;
+    INSERT INTO retally.ledger AS l (run, scope, total, key, slot, before, after, cause)
+    SELECT
+        v_run,
+        p_scope,
+        c.total,
+        c.key,
+        c.slot,
+        c.before,
+        c.after,
+        p_causes[c.place]
+    FROM unnest(p_changes) WITH ORDINALITY AS c (total, key, slot, before, after, place)
+    -- a scope whose rows stayed busy is come back to within the same run
+    ON CONFLICT ON CONSTRAINT ledger_pk DO UPDATE SET
+        after = excluded.after,
+        changed_at = excluded.changed_at;
+    RETURN v_run;
+END
+$$;
+
+COMMENT ON FUNCTION retally.note_run(p_run bigint, p_worker text, p_cause text, p_forced boolean, p_undoes bigint, p_scope text, p_changes retally.change[], p_causes text[]) IS 'Writes into the ledger what a run changed in a scope.';
 
 CREATE FUNCTION retally.notify_release(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint) RETURNS void
     LANGUAGE sql
@@ -2050,6 +2652,68 @@ $$;
 
 COMMENT ON FUNCTION retally.notify_release(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint) IS 'Tells the listeners of acct_release what was released.';
 
+CREATE FUNCTION retally.odd_triggers() RETURNS TABLE(table_name text, trigger_name text, function_name text, fault text)
+    LANGUAGE sql STABLE
+    AS $$
+    WITH known AS (
+        SELECT
+            k.table_name,
+            k.trigger_name,
+            'trigger__' || k.trigger_name AS function_name
+        FROM (
+            VALUES
+            ('subscription', 'tier_subscription'),
+            ('subscription', 'verify_subscription'),
+            ('job_resource', 'tier_job'),
+            ('job_resource', 'verify_job_resources'),
+            ('folder_resource', 'tier_folder'),
+            ('point', 'point_tier'),
+            ('proc', 'before_insert_proc'),
+            ('proc', 'update_proc_update_layer'),
+            ('proc', 'upgrade_proc_memory_usage')
+        ) AS k (table_name, trigger_name)
+    ),
+
+    present AS (
+        SELECT
+            c.relname::text AS table_name,
+            t.tgname::text AS trigger_name,
+            p.proname::text AS function_name,
+            t.tgenabled IN ('D', 'R') AS disabled
+        FROM pg_catalog.pg_trigger AS t
+        INNER JOIN pg_catalog.pg_class AS c ON t.tgrelid = c.oid
+        INNER JOIN pg_catalog.pg_namespace AS n ON c.relnamespace = n.oid
+        INNER JOIN pg_catalog.pg_proc AS p ON t.tgfoid = p.oid
+        WHERE
+            NOT t.tgisinternal
+            AND n.nspname = 'public'
+            AND c.relname IN (
+                'subscription', 'layer_resource', 'job_resource', 'folder_resource', 'point', 'proc'
+            )
+    )
+
+    SELECT
+        coalesce(p.table_name, k.table_name) AS table_name,
+        coalesce(p.trigger_name, k.trigger_name) AS trigger_name,
+        coalesce(p.function_name, k.function_name) AS function_name,
+        CASE
+            WHEN k.trigger_name IS NULL THEN 'unknown'
+            WHEN p.trigger_name IS NULL THEN 'missing'
+            ELSE 'disabled'
+        END AS fault
+    FROM present AS p
+    FULL JOIN known AS k
+        ON
+            p.table_name = k.table_name
+            AND p.trigger_name = k.trigger_name
+            AND p.function_name = k.function_name
+    -- an unknown one that is disabled does nothing
+    WHERE (k.trigger_name IS NULL) <> coalesce(p.disabled, TRUE)
+    ORDER BY 1, 2, 3
+$$;
+
+COMMENT ON FUNCTION retally.odd_triggers() IS 'Where the triggers on the totals'' tables and on proc are not as OpenCue leaves them.';
+
 CREATE FUNCTION retally.orphans() RETURNS TABLE(proc_id text, show_id text, cores bigint, gpus bigint, reason text)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -2062,17 +2726,19 @@ CREATE FUNCTION retally.orphans() RETURNS TABLE(proc_id text, show_id text, core
             ', ',
             CASE WHEN s.pk_show IS NULL THEN 'no show ' || coalesce(p.pk_show::text, 'null') END,
             CASE WHEN j.pk_job IS NULL THEN 'no job ' || coalesce(p.pk_job::text, 'null') END,
-            CASE WHEN l.pk_layer IS NULL THEN 'no layer ' || coalesce(p.pk_layer::text, 'null') END
+            CASE WHEN l.pk_layer IS NULL THEN 'no layer ' || coalesce(p.pk_layer::text, 'null') END,
+            CASE WHEN h.pk_host IS NULL THEN 'no host ' || coalesce(p.pk_host::text, 'null') END
         )
     FROM public.proc AS p
     LEFT JOIN public.show AS s ON p.pk_show::text = s.pk_show::text
     LEFT JOIN public.job AS j ON p.pk_job::text = j.pk_job::text
     LEFT JOIN public.layer AS l ON p.pk_layer::text = l.pk_layer::text
-    WHERE s.pk_show IS NULL OR j.pk_job IS NULL OR l.pk_layer IS NULL
+    LEFT JOIN public.host AS h ON p.pk_host::text = h.pk_host::text
+    WHERE s.pk_show IS NULL OR j.pk_job IS NULL OR l.pk_layer IS NULL OR h.pk_host IS NULL
     ORDER BY p.pk_proc
 $$;
 
-COMMENT ON FUNCTION retally.orphans() IS 'The procs that name a show, job or layer that the farm does not know.';
+COMMENT ON FUNCTION retally.orphans() IS 'The procs that name a show, job, layer or host that the farm does not know.';
 
 CREATE FUNCTION retally.orphans_in(p_show_ids text[], p_totals text[], p_keys text[]) RETURNS TABLE(show_id text, total text, key text, cores numeric, gpus numeric)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2394,6 +3060,99 @@ $$;
 
 COMMENT ON FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text[]) IS 'The procs that can bear on these totals of these shows.';
 
+CREATE PROCEDURE retally.prune(IN p_rows bigint DEFAULT 10000, INOUT history_rows bigint DEFAULT NULL::bigint, INOUT runs bigint DEFAULT NULL::bigint)
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_ages record;
+BEGIN
+    SELECT 0, 0 INTO history_rows, runs;
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('retally prunes', 0)) THEN
+        RETURN;
+    END IF;
+    SELECT
+        v_now - s.history_age AS history,
+        v_now - s.ledger_age AS ledger
+    INTO v_ages
+    FROM retally.setting AS s;
+
+    DELETE FROM retally.history AS h
+    WHERE h.ctid = ANY (
+        ARRAY(
+            SELECT o.ctid
+            FROM retally.history AS o
+            WHERE o.finished_at < v_ages.history
+            ORDER BY o.finished_at
+            LIMIT p_rows
+        )
+    );
+    GET DIAGNOSTICS history_rows = ROW_COUNT;
+
+    -- a run goes with all of its rows, or undo() would put back half of it
+    DELETE FROM retally.run AS r
+    WHERE r.run IN (
+        SELECT s.run
+        FROM (
+            SELECT
+                o.run,
+                sum(l.rows) OVER (ORDER BY o.begun_at, o.run) - l.rows AS rows_before
+            FROM (
+                SELECT
+                    a.run,
+                    a.begun_at
+                FROM retally.run AS a
+                WHERE a.begun_at < v_ages.ledger
+                ORDER BY a.begun_at
+                LIMIT p_rows
+                FOR UPDATE SKIP LOCKED
+            ) AS o
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS rows FROM retally.ledger AS e WHERE e.run = o.run
+            ) AS l
+        ) AS s
+        WHERE s.rows_before < p_rows
+    );
+    GET DIAGNOSTICS runs = ROW_COUNT;
+
+    DELETE FROM retally.worker AS w
+    WHERE w.ctid IN (
+        SELECT o.ctid
+        FROM retally.worker AS o
+        WHERE o.seen_at < v_now - interval '1 day'
+        FOR UPDATE SKIP LOCKED
+    );
+    DELETE FROM retally.due AS d
+    WHERE d.ctid IN (
+        SELECT o.ctid
+        FROM retally.due AS o
+        WHERE
+            o.due_at < v_now - interval '1 day'
+            OR NOT EXISTS (SELECT FROM public.show AS s WHERE s.pk_show::text = o.scope)
+        LIMIT p_rows
+        FOR UPDATE SKIP LOCKED
+    );
+    DELETE FROM retally.pass AS p
+    WHERE p.ctid IN (
+        SELECT o.ctid
+        FROM retally.pass AS o
+        WHERE NOT EXISTS (SELECT FROM public.show AS s WHERE s.pk_show::text = o.scope)
+        LIMIT p_rows
+        FOR UPDATE SKIP LOCKED
+    );
+    DELETE FROM retally.deferred AS d
+    WHERE d.ctid IN (
+        SELECT o.ctid
+        FROM retally.deferred AS o
+        WHERE NOT EXISTS (SELECT FROM public.show AS s WHERE s.pk_show::text = o.scope)
+        LIMIT p_rows
+        FOR UPDATE SKIP LOCKED
+    );
+END
+$$;
+
+COMMENT ON PROCEDURE retally.prune(IN p_rows bigint, INOUT history_rows bigint, INOUT runs bigint) IS 'Deletes what is older than its age in retally.setting.';
+
 CREATE PROCEDURE retally.recompute_all(IN p_wait boolean DEFAULT true, IN p_unmanaged_too boolean DEFAULT false, INOUT shows bigint DEFAULT NULL::bigint, INOUT shows_failed bigint DEFAULT NULL::bigint, INOUT rows_adrift bigint DEFAULT NULL::bigint, INOUT rows_changed bigint DEFAULT NULL::bigint, INOUT rows_deferred bigint DEFAULT NULL::bigint, INOUT rows_failed bigint DEFAULT NULL::bigint, INOUT core_units numeric DEFAULT NULL::numeric, INOUT gpus numeric DEFAULT NULL::numeric, INOUT problems text[] DEFAULT NULL::text[])
     LANGUAGE plpgsql
     AS $$
@@ -2687,6 +3446,123 @@ $$;
 
 COMMENT ON FUNCTION retally.refuse(p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint, p_gpus bigint, p_gpu_mem_kb bigint, p_local boolean) IS 'Raises the reason against this booking.';
 
+CREATE FUNCTION retally.refuse_large_repair(p_show_id text, p_totals text[], p_changes retally.change[]) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET work_mem TO '64MB'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+DECLARE
+    v_changes retally.change[] := coalesce(
+        p_changes,
+        ARRAY(
+            SELECT ROW(d.total, d.key, d.slot, d.stored, d.booked)::retally.change
+            FROM retally.drift_in(ARRAY[p_show_id], p_totals) AS d
+            WHERE d.stored IS NOT NULL
+        )
+    );
+    v_seen record;
+    v_share numeric;
+    v_limits text;
+BEGIN
+    IF cardinality(v_changes) = 0 THEN
+        RETURN;
+    END IF;
+    SELECT s.repair_share INTO v_share
+    FROM retally.setting AS s;
+
+    WITH slots AS (
+        SELECT
+            s.total,
+            s.key,
+            a.slot LIKE '%cores' AS in_cores,
+            coalesce(c.before, a.amount) AS before,
+            coalesce(c.after, a.amount) AS after
+        -- all rows of the show, so that a tick with a handful of subscriptions may mend one
+        FROM retally.stored_in(ARRAY[p_show_id], retally.totals()) AS s
+        CROSS JOIN LATERAL (
+            VALUES
+            ('cores', s.cores),
+            ('gpus', s.gpus),
+            ('local_cores', s.local_cores),
+            ('local_gpus', s.local_gpus)
+        ) AS a (slot, amount)
+        LEFT JOIN unnest(v_changes) AS c
+            ON s.total = c.total AND s.key = c.key AND a.slot = c.slot
+    ),
+
+    sums AS (
+        SELECT
+            s.total,
+            count(DISTINCT s.key) AS rows,
+            count(DISTINCT s.key) FILTER (WHERE s.before <> s.after) AS changed,
+            sum(abs(s.after)) AS remaining,
+            sum(s.before) FILTER (WHERE s.in_cores) AS before,
+            sum(s.after) FILTER (WHERE s.in_cores) AS after,
+            coalesce(sum(abs(s.after - s.before)) FILTER (WHERE s.in_cores), 0) AS core_units,
+            greatest(
+                sum(abs(s.before)) FILTER (WHERE s.in_cores),
+                sum(abs(s.after)) FILTER (WHERE s.in_cores)
+            ) AS core_units_there
+        FROM slots AS s
+        GROUP BY s.total
+    )
+
+    SELECT
+        t.total,
+        t.before,
+        t.after,
+        t.core_units,
+        -- each total by itself, as the same core units are in all five
+        t.core_units > v_share * t.core_units_there AS too_many_core_units,
+        sum(t.rows) OVER () AS rows,
+        sum(t.changed) OVER () AS changed,
+        sum(t.remaining) FILTER (WHERE t.total = ANY (p_totals)) OVER () = 0 AS all_to_zero
+    INTO v_seen
+    FROM sums AS t
+    ORDER BY
+        t.core_units / nullif(t.core_units_there, 0) DESC NULLS LAST,
+        array_position(retally.totals(), t.total)
+    LIMIT 1;
+
+    v_limits := concat_ws(
+        ', ',
+        CASE WHEN v_seen.all_to_zero THEN 'all to zero' END,
+        CASE WHEN v_seen.changed > v_share * v_seen.rows THEN 'too many rows' END,
+        CASE WHEN v_seen.too_many_core_units THEN 'too many core units' END
+    );
+    IF v_limits <> '' THEN
+        RAISE EXCEPTION 'the repair of show "%" is refused (%): it would change % of % rows%',
+            coalesce(
+                (
+                    SELECT s.str_name::text FROM public.show AS s
+                    WHERE s.pk_show::text = p_show_id
+                ), p_show_id
+            ),
+            v_limits, v_seen.changed, v_seen.rows,
+            CASE
+                WHEN v_seen.core_units > 0
+                    THEN format(
+                        ', and the core units in %s by %s, from %s to %s',
+                        v_seen.total, v_seen.core_units, v_seen.before, v_seen.after
+                    )
+                ELSE ''
+            END
+            USING ERRCODE = 'RT015',
+                HINT = format(
+                    'See `retally drift`. At most %s %% may change at once '
+                    '(retally.setting.repair_share). If the procs are right: '
+                    '`retally recompute --force`, or CALL retally.repair_show(%L, true).',
+                    trim_scale(round(100 * v_share, 2)), p_show_id
+                );
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION retally.refuse_large_repair(p_show_id text, p_totals text[], p_changes retally.change[]) IS 'Refuses a repair that would change too much of a show at once.';
+
 CREATE FUNCTION retally.refuse_with(p_problem text, p_message text, p_hint text, p_holder text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -2815,6 +3691,90 @@ $$;
 
 COMMENT ON FUNCTION retally.release_procs(p_procs text[]) IS 'Ends many procs in one transaction; one answer for each entry.';
 
+CREATE FUNCTION retally.repair(p_findings retally.finding[], p_wait boolean, p_tick text, p_worker text, p_cause text, p_force boolean, p_run bigint) RETURNS TABLE(run bigint, show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint, rows_failed bigint, core_units numeric, gpus numeric, seconds double precision, problems text[])
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_show_id text;
+    v_totals text[];
+    v_guarded boolean;
+    v_changes retally.change[] := '{}';
+    v_row record;
+BEGIN
+    SELECT
+        min(f.show_id),
+        array_agg(f.total),
+        NOT p_force AND sum(f.rows_adrift) > 0
+    INTO v_show_id, v_totals, v_guarded
+    FROM unnest(p_findings) AS f;
+    IF v_guarded THEN
+        -- what the findings say may be old, and another repair may just be at it
+        PERFORM retally.hold_scope(v_show_id, p_wait);
+        PERFORM retally.refuse_large_repair(v_show_id, v_totals, NULL);
+    END IF;
+
+    run := p_run;
+    FOR v_row IN
+        SELECT m.*
+        FROM retally.mend(p_findings, p_wait, 'repaired', p_tick, p_worker) AS m
+    LOOP
+        run := retally.note_run(
+            run, p_worker, p_cause, p_force, NULL, v_row.show_id, v_row.changes,
+            retally.likely_causes(v_row.changes)
+        );
+        v_changes := v_changes || v_row.changes;
+        show_id := v_row.show_id;
+        total := v_row.total;
+        rows_adrift := v_row.rows_adrift;
+        rows_changed := v_row.rows_changed;
+        rows_deferred := v_row.rows_deferred;
+        rows_failed := v_row.rows_failed;
+        core_units := v_row.core_units;
+        gpus := v_row.gpus;
+        seconds := v_row.seconds;
+        problems := v_row.problems;
+        RETURN NEXT;
+    END LOOP;
+
+    IF v_guarded THEN
+        -- procs may have gone between the first look and the second sum
+        PERFORM retally.refuse_large_repair(v_show_id, v_totals, v_changes);
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION retally.repair(p_findings retally.finding[], p_wait boolean, p_tick text, p_worker text, p_cause text, p_force boolean, p_run bigint) IS 'Mends what was found adrift in one unmanaged show, and keeps before and after.';
+
+CREATE PROCEDURE retally.repair_show(IN p_show text, IN p_force boolean DEFAULT false, IN p_wait boolean DEFAULT true, INOUT run bigint DEFAULT NULL::bigint, INOUT rows_adrift bigint DEFAULT NULL::bigint, INOUT rows_changed bigint DEFAULT NULL::bigint, INOUT rows_deferred bigint DEFAULT NULL::bigint, INOUT rows_failed bigint DEFAULT NULL::bigint, INOUT problems text[] DEFAULT NULL::text[])
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_show_id text := retally.show_id(p_show);
+    v_row record;
+BEGIN
+    -- before the findings, so that of two repairs of a show the second finds nothing left
+    PERFORM retally.hold_scope(v_show_id, p_wait);
+    SELECT NULL, 0, 0, 0, 0, '{}'
+    INTO run, rows_adrift, rows_changed, rows_deferred, rows_failed, problems;
+    FOR v_row IN
+        SELECT r.*
+        FROM retally.repair(
+            ARRAY(SELECT f FROM retally.findings(ARRAY[v_show_id], retally.totals()) AS f),
+            p_wait, 'by hand', current_user::text, 'by hand', p_force, NULL
+        ) AS r
+    LOOP
+        run := v_row.run;
+        rows_adrift := rows_adrift + v_row.rows_adrift;
+        rows_changed := rows_changed + v_row.rows_changed;
+        rows_deferred := rows_deferred + v_row.rows_deferred;
+        rows_failed := rows_failed + v_row.rows_failed;
+        problems := problems || v_row.problems;
+    END LOOP;
+END
+$$;
+
+COMMENT ON PROCEDURE retally.repair_show(IN p_show text, IN p_force boolean, IN p_wait boolean, INOUT run bigint, INOUT rows_adrift bigint, INOUT rows_changed bigint, INOUT rows_deferred bigint, INOUT rows_failed bigint, INOUT problems text[]) IS 'Repairs the totals of one show by hand: with the ledger, and within limits.';
+
 CREATE FUNCTION retally.require_read_committed(p_what text) RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$
@@ -2828,6 +3788,151 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.require_read_committed(p_what text) IS 'Refuses every isolation level but READ COMMITTED.';
+
+CREATE FUNCTION retally.restorable(p_run bigint) RETURNS TABLE(show_id text, total text, key text, slot text, before numeric, after numeric, now numeric, restorable boolean)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    WITH written AS (
+        SELECT l.*
+        FROM retally.ledger AS l
+        WHERE l.run = p_run
+    ),
+
+    looked_at AS (
+        SELECT
+            array_agg(DISTINCT w.scope) AS scopes,
+            array_agg(DISTINCT w.total) AS totals
+        FROM written AS w
+    ),
+
+    held AS (
+        SELECT
+            s.show_id,
+            s.total,
+            s.key,
+            v.slot,
+            v.amount
+        FROM looked_at AS o
+        CROSS JOIN LATERAL retally.stored_in(o.scopes, o.totals) AS s
+        CROSS JOIN
+            LATERAL (
+                VALUES
+                ('cores', s.cores),
+                ('gpus', s.gpus),
+                ('local_cores', s.local_cores),
+                ('local_gpus', s.local_gpus)
+            ) AS v (slot, amount)
+    )
+
+    SELECT
+        w.scope,
+        w.total,
+        w.key,
+        w.slot,
+        w.before,
+        w.after,
+        h.amount,
+        bool_and(coalesce(h.amount = w.after, FALSE)) OVER (PARTITION BY w.scope, w.total, w.key)
+    FROM written AS w
+    LEFT JOIN held AS h
+        ON
+            w.scope = h.show_id
+            AND w.total = h.total
+            AND w.key = h.key
+            AND w.slot = h.slot
+    ORDER BY w.scope, array_position(retally.totals(), w.total), w.key, w.slot
+$$;
+
+COMMENT ON FUNCTION retally.restorable(p_run bigint) IS 'What undo() would meet in the rows that a run wrote.';
+
+CREATE FUNCTION retally.rights(p_for text) RETURNS TABLE(kind text, object text, privilege text, columns text[])
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    IF p_for IS NULL OR p_for NOT IN ('worker', 'dispatcher', 'reader') THEN
+        RAISE EXCEPTION 'there are no rights for a "%"', coalesce(p_for, 'null')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Say worker, dispatcher or reader.';
+    END IF;
+
+    RETURN QUERY
+    SELECT
+        r.kind,
+        o.object,
+        r.privilege,
+        string_to_array(r.columns, ' ')
+    FROM (
+        VALUES
+        -- PUBLIC has these two unless the server was hardened
+        ('worker dispatcher reader', 'schema', 'public', 'USAGE', NULL),
+        ('worker dispatcher reader', 'routines', 'retally', 'EXECUTE', NULL),
+        ('worker dispatcher reader', 'schema', 'retally', 'USAGE', NULL),
+        (
+            'worker dispatcher reader', 'table',
+            'retally.migration retally.installed retally.setting retally.scope_flag', 'SELECT', NULL
+        ),
+        (
+            'worker reader', 'table',
+            'retally.scope_mode retally.pass retally.history retally.deferred retally.due '
+            'retally.worker retally.run retally.ledger', 'SELECT', NULL
+        ),
+        (
+            'worker', 'table',
+            'retally.pass retally.history retally.deferred retally.due retally.worker '
+            'retally.scope_flag retally.scope_mode retally.run retally.ledger', 'INSERT', NULL
+        ),
+        (
+            'worker', 'table',
+            'retally.pass retally.deferred retally.due retally.worker retally.scope_flag '
+            'retally.scope_mode retally.ledger', 'UPDATE', NULL
+        ),
+        -- a lock FOR UPDATE takes this right, on whichever column
+        ('worker', 'table', 'retally.run', 'UPDATE', 'cause'),
+        (
+            'worker', 'table',
+            'retally.pass retally.history retally.deferred retally.due retally.worker '
+            'retally.scope_flag retally.scope_mode retally.run', 'DELETE', NULL
+        ),
+        ('worker', 'table', 'retally.setting', 'UPDATE', 'override'),
+
+        (
+            'worker dispatcher reader', 'table',
+            'public.show public.alloc public.job public.layer public.host public.proc '
+            'public.subscription public.layer_resource public.job_resource '
+            'public.folder_resource public.point', 'SELECT', NULL
+        ),
+        ('worker reader', 'table', 'public.folder public.dept', 'SELECT', NULL),
+        ('dispatcher', 'table', 'public.frame public.host_local', 'SELECT', NULL),
+        -- caps too: a total above its cap is written with a cap of one less, put back at once
+        ('worker', 'table', 'public.subscription', 'UPDATE', 'int_cores int_gpus int_burst'),
+        (
+            'worker', 'table', 'public.job_resource', 'UPDATE',
+            'int_cores int_gpus int_local_cores int_local_gpus int_max_cores int_max_gpus'
+        ),
+        ('dispatcher', 'table', 'public.subscription', 'UPDATE', 'int_cores int_gpus'),
+        (
+            'dispatcher', 'table', 'public.job_resource', 'UPDATE',
+            'int_cores int_gpus int_local_cores int_local_gpus'
+        ),
+        (
+            'worker dispatcher', 'table',
+            'public.layer_resource public.folder_resource public.point', 'UPDATE',
+            'int_cores int_gpus'
+        ),
+        (
+            'dispatcher', 'table', 'public.host public.host_local', 'UPDATE',
+            'int_cores_idle int_mem_idle int_gpus_idle int_gpu_mem_idle'
+        ),
+        ('dispatcher', 'table', 'public.proc', 'INSERT', NULL),
+        -- for locks, as above
+        ('dispatcher', 'table', 'public.proc', 'UPDATE', 'pk_frame'),
+        ('dispatcher', 'table', 'public.proc', 'DELETE', NULL)
+    ) AS r (purposes, kind, objects, privilege, columns)
+    CROSS JOIN LATERAL unnest(string_to_array(r.objects, ' ')) AS o (object)
+    WHERE p_for = any(string_to_array(r.purposes, ' '));
+END
+$$;
+
+COMMENT ON FUNCTION retally.rights(p_for text) IS 'The rights that are enough for a worker, a dispatcher or a reader.';
 
 CREATE FUNCTION retally.row_name(p_total text, p_key text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2951,6 +4056,43 @@ $$;
 
 COMMENT ON PROCEDURE retally.set_managed(IN p_show text, IN p_managed boolean, INOUT rows_adrift bigint, INOUT rows_changed bigint, INOUT rows_deferred bigint, INOUT rows_failed bigint, INOUT core_units numeric, INOUT gpus numeric, INOUT problems text[]) IS 'Sets retally''s own flag of a show and rebuilds its totals in the same transaction.';
 
+CREATE PROCEDURE retally.set_mode(IN p_show text, IN p_mode text)
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_show_id text;
+BEGIN
+    IF p_mode NOT IN ('off', 'watch', 'repair') THEN
+        RAISE EXCEPTION 'an unmanaged show cannot be in mode "%"', p_mode
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Say off, watch, repair or NULL.';
+    END IF;
+    IF p_mode IS NULL THEN
+        DELETE FROM retally.scope_mode AS m
+        WHERE
+            m.scope = p_show
+            AND NOT EXISTS (SELECT FROM public.show AS s WHERE s.pk_show::text = p_show);
+        IF FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
+
+    v_show_id := retally.show_id(p_show);
+    IF p_mode IS NULL THEN
+        DELETE FROM retally.scope_mode AS m
+        WHERE m.scope = v_show_id;
+        RETURN;
+    END IF;
+    INSERT INTO retally.scope_mode (scope, mode)
+    VALUES (v_show_id, p_mode)
+    ON CONFLICT (scope) DO UPDATE SET
+        mode = excluded.mode,
+        set_at = excluded.set_at,
+        set_by = excluded.set_by;
+END
+$$;
+
+COMMENT ON PROCEDURE retally.set_mode(IN p_show text, IN p_mode text) IS 'Says what the ticks do to a show''s totals while it is unmanaged.';
+
 CREATE PROCEDURE retally.set_override(IN p_override text, INOUT shows bigint DEFAULT NULL::bigint, INOUT shows_left bigint DEFAULT NULL::bigint, INOUT problems text[] DEFAULT NULL::text[])
     LANGUAGE plpgsql
     AS $$
@@ -3062,7 +4204,7 @@ $$;
 
 COMMENT ON FUNCTION retally.show_id(p_show text) IS 'The id of the show with this id or name.';
 
-CREATE FUNCTION retally.shows() RETURNS TABLE(show_id text, name text, managed boolean, farm_flag boolean, rebuilt boolean)
+CREATE FUNCTION retally.shows() RETURNS TABLE(show_id text, name text, managed boolean, farm_flag boolean, rebuilt boolean, mode text)
     LANGUAGE sql STABLE
     AS $$
     WITH flags AS (
@@ -3079,9 +4221,11 @@ CREATE FUNCTION retally.shows() RETURNS TABLE(show_id text, name text, managed b
         f.show_name,
         f.managed,
         f.farm_flag,
-        f.managed OR (coalesce(f.farm_flag, FALSE) AND t.follow_farm_flag)
+        f.managed OR (coalesce(f.farm_flag, FALSE) AND t.follow_farm_flag),
+        m.mode
     FROM flags AS f
     CROSS JOIN retally.setting AS t
+    LEFT JOIN retally.scope_mode AS m ON f.show_id = m.scope
     ORDER BY f.show_name, f.show_id
 $$;
 
@@ -3172,7 +4316,7 @@ $$;
 
 COMMENT ON FUNCTION retally.stored_in(p_show_ids text[], p_totals text[]) IS 'What the rows of the shows'' totals hold, in the shape of booked_in().';
 
-CREATE FUNCTION retally.sum_again(p_show_id text, p_total text, p_keys text[]) RETURNS TABLE(key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric)
+CREATE FUNCTION retally.sum_again(p_show_id text, p_total text, p_keys text[]) RETURNS SETOF retally.amount
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT
@@ -3223,6 +4367,162 @@ CREATE FUNCTION retally.totals() RETURNS text[]
 $$;
 
 COMMENT ON FUNCTION retally.totals() IS 'The five totals, in the order of the booking path.';
+
+CREATE PROCEDURE retally.undo(IN p_run bigint, INOUT run bigint DEFAULT NULL::bigint, INOUT rows_restored bigint DEFAULT NULL::bigint, INOUT rows_kept bigint DEFAULT NULL::bigint, INOUT rows_deferred bigint DEFAULT NULL::bigint, INOUT problems text[] DEFAULT NULL::text[])
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_scope text;
+    v_done record;
+BEGIN
+    IF NOT EXISTS (SELECT FROM retally.run AS r WHERE r.run = p_run) THEN
+        RAISE EXCEPTION 'there is no run %', coalesce(p_run::text, 'null')
+            USING ERRCODE = 'RT016', HINT = '`retally ledger` lists the runs; old ones are pruned.';
+    END IF;
+    SELECT NULL, 0, 0, 0, '{}'
+    INTO run, rows_restored, rows_kept, rows_deferred, problems;
+    FOR v_scope IN
+        SELECT DISTINCT l.scope
+        FROM retally.ledger AS l
+        WHERE l.run = p_run
+        ORDER BY l.scope
+    LOOP
+        SELECT u.*
+        INTO v_done
+        FROM retally.undo_scope(p_run, v_scope, current_user::text, run) AS u;
+        run := v_done.run;
+        rows_restored := rows_restored + v_done.rows_restored;
+        rows_kept := rows_kept + v_done.rows_kept;
+        rows_deferred := rows_deferred + v_done.rows_deferred;
+        problems := problems || v_done.problems;
+    END LOOP;
+END
+$$;
+
+COMMENT ON PROCEDURE retally.undo(IN p_run bigint, INOUT run bigint, INOUT rows_restored bigint, INOUT rows_kept bigint, INOUT rows_deferred bigint, INOUT problems text[]) IS 'Puts back what a repair changed, where the rows still hold what it wrote.';
+
+CREATE FUNCTION retally.undo_scope(p_run bigint, p_scope text, p_worker text, p_new_run bigint, OUT run bigint, OUT rows_restored bigint, OUT rows_kept bigint, OUT rows_deferred bigint, OUT problems text[]) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+DECLARE
+    v_deadline timestamptz := clock_timestamp() + retally.lock_budget();
+    v_holding boolean := pg_current_xact_id_if_assigned() IS NOT NULL;
+    v_total text;
+    v_keys text[];
+    v_held text[];
+    v_busy text[];
+    v_now retally.amount[];
+    v_former retally.amount[];
+    v_done record;
+    v_changes retally.change[] := '{}';
+BEGIN
+    PERFORM retally.hold_scope(p_scope, TRUE);
+    SELECT 0, 0, 0, '{}'
+    INTO rows_restored, rows_kept, rows_deferred, problems;
+    FOREACH v_total IN ARRAY retally.totals() LOOP
+        v_keys := ARRAY(
+            SELECT DISTINCT l.key
+            FROM retally.ledger AS l
+            WHERE l.run = p_run AND l.scope = p_scope AND l.total = v_total
+        );
+        CONTINUE WHEN cardinality(v_keys) = 0;
+        SELECT s.held, s.busy
+        INTO v_held, v_busy
+        FROM retally.seize_rows(p_scope, v_total, v_keys, TRUE, v_deadline, v_holding) AS s;
+        v_holding := v_holding OR cardinality(v_held) > 0;
+
+        v_now := ARRAY(SELECT a FROM retally.amounts_in(p_scope, v_total, v_held) AS a);
+        v_former := ARRAY(SELECT f FROM retally.former_amounts(p_run, p_scope, v_total, v_now) AS f);
+        SELECT w.*
+        INTO v_done
+        FROM retally.write_what_fits(p_scope, v_total, v_former) AS w;
+        v_changes := v_changes || ARRAY(
+            SELECT c
+            FROM retally.changes_between(v_total, v_now, v_former) AS c
+            WHERE c.key IN (SELECT k.key FROM unnest(v_done.written) AS k (key))
+        );
+        rows_restored := rows_restored + cardinality(v_done.written);
+        rows_deferred := rows_deferred + cardinality(v_busy);
+        rows_kept := rows_kept + cardinality(v_keys) - cardinality(v_busy) - cardinality(v_former);
+        problems := problems || ARRAY(
+            SELECT
+                format(
+                    '%s %s: the farm does not take back what it held',
+                    v_total, retally.row_name(v_total, m.key)
+                )
+            FROM unnest(v_done.misfits) AS m (key)
+        );
+    END LOOP;
+    run := retally.note_run(
+        p_new_run, p_worker, format('undo of run %s', p_run), FALSE, p_run, p_scope, v_changes,
+        NULL
+    );
+END
+$$;
+
+COMMENT ON FUNCTION retally.undo_scope(p_run bigint, p_scope text, p_worker text, p_new_run bigint, OUT run bigint, OUT rows_restored bigint, OUT rows_kept bigint, OUT rows_deferred bigint, OUT problems text[]) IS 'Puts back what a run changed in one show, where the rows still hold what it wrote.';
+
+CREATE FUNCTION retally.unserved_shows(p_after interval) RETURNS TABLE(show_id text, name text, rebuilt boolean, fault text, tick text, totals text[], last_pass timestamp with time zone, error text)
+    LANGUAGE sql
+    AS $$
+    WITH latest AS (
+        SELECT
+            s.show_id,
+            s.name,
+            t.total,
+            t.place,
+            (
+                SELECT max(p.finished_at)
+                FROM retally.pass AS p
+                WHERE p.scope = s.show_id AND p.total = t.total
+            ) AS finished_at
+        FROM retally.shows() AS s
+        CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
+        WHERE s.rebuilt
+    )
+
+    SELECT
+        s.show_id,
+        s.name,
+        s.rebuilt,
+        'failing' AS fault,
+        d.tick,
+        NULL::text[] AS totals,
+        NULL::timestamptz AS last_pass,
+        d.error
+    FROM retally.due AS d
+    INNER JOIN retally.shows() AS s ON d.scope = s.show_id
+    WHERE d.failures > 0
+    UNION ALL
+    SELECT
+        l.show_id,
+        l.name,
+        TRUE,
+        'late',
+        NULL,
+        array_agg(l.total ORDER BY l.place),
+        CASE WHEN bool_and(l.finished_at IS NOT NULL) THEN min(l.finished_at) END,
+        NULL
+    FROM latest AS l
+    CROSS JOIN
+        LATERAL (
+            SELECT clock_timestamp() - greatest(p_after, 3 * max(d.every)) AS bound
+            FROM retally.due AS d
+            WHERE d.scope = l.show_id
+        ) AS b
+    WHERE
+        coalesce(l.finished_at < b.bound, TRUE)
+        AND NOT EXISTS (
+            SELECT FROM retally.scope_flag AS f
+            WHERE f.scope = l.show_id AND f.set_at > clock_timestamp() - p_after
+        )
+    GROUP BY l.show_id, l.name
+    ORDER BY name ASC, show_id ASC, fault ASC
+$$;
+
+COMMENT ON FUNCTION retally.unserved_shows(p_after interval) IS 'The shows that the ticks should serve and do not.';
 
 CREATE FUNCTION retally.wait_for_row(p_show_id text, p_total text, p_key text, p_limit interval) RETURNS boolean
     LANGUAGE plpgsql
@@ -3277,7 +4577,7 @@ $$;
 
 COMMENT ON FUNCTION retally.why_not(p_booking retally.booking, p_alloc text, p_stopped_by text, OUT problem text, OUT message text, OUT hint text, OUT holder text) IS 'Why an entry of a batch was not booked.';
 
-CREATE FUNCTION retally.write_folder(p_show_id text, p_keys text[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_folder(p_show_id text, p_amounts retally.amount[]) RETURNS TABLE(key text, fits boolean)
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -3285,11 +4585,11 @@ DECLARE
     v_max_gpus numeric := retally.column_limit('folder_resource', 'int_gpus');
 BEGIN
     RETURN QUERY
-    WITH again AS MATERIALIZED (
+    WITH wanted AS MATERIALIZED (
         SELECT
             a.*,
             abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
-        FROM retally.sum_again(p_show_id, 'folder', p_keys) AS a
+        FROM unnest(p_amounts) AS a
     ),
 
     written AS (
@@ -3297,7 +4597,7 @@ BEGIN
         SET
             int_cores = a.cores,
             int_gpus = a.gpus
-        FROM again AS a
+        FROM wanted AS a
         WHERE
             r.pk_folder::text = a.key
             AND a.fits
@@ -3313,14 +4613,14 @@ BEGIN
     SELECT
         a.key,
         FALSE
-    FROM again AS a
+    FROM wanted AS a
     WHERE NOT a.fits;
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_folder(p_show_id text, p_keys text[]) IS 'Sums locked folder totals again and writes those that are still different.';
+COMMENT ON FUNCTION retally.write_folder(p_show_id text, p_amounts retally.amount[]) IS 'Writes amounts into locked folder totals of a show, where they differ.';
 
-CREATE FUNCTION retally.write_job(p_show_id text, p_keys text[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_job(p_show_id text, p_amounts retally.amount[]) RETURNS TABLE(key text, fits boolean)
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -3334,7 +4634,7 @@ DECLARE
     v_core_caps numeric [];
     v_gpu_caps numeric [];
 BEGIN
-    WITH again AS MATERIALIZED (
+    WITH wanted AS MATERIALIZED (
         SELECT
             a.*,
             r.int_max_cores AS core_cap,
@@ -3345,7 +4645,7 @@ BEGIN
             AND abs(a.gpus) <= v_max_gpus
             AND abs(a.local_cores) <= v_max_local_cores
             AND abs(a.local_gpus) <= v_max_local_gpus AS fits
-        FROM retally.sum_again(p_show_id, 'job', p_keys) AS a
+        FROM unnest(p_amounts) AS a
         INNER JOIN public.job_resource AS r ON a.key = r.pk_job::text
     ),
 
@@ -3358,7 +4658,7 @@ BEGIN
             int_local_gpus = a.local_gpus,
             int_max_cores = a.core_cap - a.over_cap::integer,
             int_max_gpus = a.gpu_cap - a.over_cap::integer
-        FROM again AS a
+        FROM wanted AS a
         WHERE
             r.pk_job::text = a.key
             AND a.fits
@@ -3376,7 +4676,7 @@ BEGIN
         (SELECT array_agg(w.key ORDER BY w.key) FROM written AS w WHERE w.over_cap),
         (SELECT array_agg(w.core_cap ORDER BY w.key) FROM written AS w WHERE w.over_cap),
         (SELECT array_agg(w.gpu_cap ORDER BY w.key) FROM written AS w WHERE w.over_cap),
-        (SELECT coalesce(array_agg(a.key), '{}') FROM again AS a WHERE NOT a.fits)
+        (SELECT coalesce(array_agg(a.key), '{}') FROM wanted AS a WHERE NOT a.fits)
     INTO v_written, v_over, v_core_caps, v_gpu_caps, v_misfits;
 
     IF v_over IS NOT NULL THEN
@@ -3401,9 +4701,9 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_job(p_show_id text, p_keys text[]) IS 'Sums locked job totals again and writes those that are still different.';
+COMMENT ON FUNCTION retally.write_job(p_show_id text, p_amounts retally.amount[]) IS 'Writes amounts into locked job totals of a show, where they differ.';
 
-CREATE FUNCTION retally.write_layer(p_show_id text, p_keys text[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_layer(p_show_id text, p_amounts retally.amount[]) RETURNS TABLE(key text, fits boolean)
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -3411,11 +4711,11 @@ DECLARE
     v_max_gpus numeric := retally.column_limit('layer_resource', 'int_gpus');
 BEGIN
     RETURN QUERY
-    WITH again AS MATERIALIZED (
+    WITH wanted AS MATERIALIZED (
         SELECT
             a.*,
             abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
-        FROM retally.sum_again(p_show_id, 'layer', p_keys) AS a
+        FROM unnest(p_amounts) AS a
     ),
 
     written AS (
@@ -3423,7 +4723,7 @@ BEGIN
         SET
             int_cores = a.cores,
             int_gpus = a.gpus
-        FROM again AS a
+        FROM wanted AS a
         WHERE
             r.pk_layer::text = a.key
             AND a.fits
@@ -3439,14 +4739,14 @@ BEGIN
     SELECT
         a.key,
         FALSE
-    FROM again AS a
+    FROM wanted AS a
     WHERE NOT a.fits;
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_layer(p_show_id text, p_keys text[]) IS 'Sums locked layer totals again and writes those that are still different.';
+COMMENT ON FUNCTION retally.write_layer(p_show_id text, p_amounts retally.amount[]) IS 'Writes amounts into locked layer totals of a show, where they differ.';
 
-CREATE FUNCTION retally.write_point(p_show_id text, p_keys text[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_point(p_show_id text, p_amounts retally.amount[]) RETURNS TABLE(key text, fits boolean)
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -3454,11 +4754,11 @@ DECLARE
     v_max_gpus numeric := retally.column_limit('point', 'int_gpus');
 BEGIN
     RETURN QUERY
-    WITH again AS MATERIALIZED (
+    WITH wanted AS MATERIALIZED (
         SELECT
             a.*,
             abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
-        FROM retally.sum_again(p_show_id, 'point', p_keys) AS a
+        FROM unnest(p_amounts) AS a
     ),
 
     written AS (
@@ -3466,7 +4766,7 @@ BEGIN
         SET
             int_cores = a.cores,
             int_gpus = a.gpus
-        FROM again AS a
+        FROM wanted AS a
         WHERE
             r.pk_show::text = p_show_id
             AND r.pk_dept::text = a.key
@@ -3483,35 +4783,35 @@ BEGIN
     SELECT
         a.key,
         FALSE
-    FROM again AS a
+    FROM wanted AS a
     WHERE NOT a.fits;
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_point(p_show_id text, p_keys text[]) IS 'Sums locked point totals again and writes those that are still different.';
+COMMENT ON FUNCTION retally.write_point(p_show_id text, p_amounts retally.amount[]) IS 'Writes amounts into locked point totals of a show, where they differ.';
 
-CREATE FUNCTION retally.write_rows(p_show_id text, p_total text, p_keys text[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_rows(p_show_id text, p_total text, p_amounts retally.amount[]) RETURNS TABLE(key text, fits boolean)
     LANGUAGE plpgsql
     AS $$
 BEGIN
     CASE p_total
         WHEN 'subscription' THEN
-            RETURN QUERY SELECT * FROM retally.write_subscription(p_show_id, p_keys);
+            RETURN QUERY SELECT * FROM retally.write_subscription(p_show_id, p_amounts);
         WHEN 'layer' THEN
-            RETURN QUERY SELECT * FROM retally.write_layer(p_show_id, p_keys);
+            RETURN QUERY SELECT * FROM retally.write_layer(p_show_id, p_amounts);
         WHEN 'job' THEN
-            RETURN QUERY SELECT * FROM retally.write_job(p_show_id, p_keys);
+            RETURN QUERY SELECT * FROM retally.write_job(p_show_id, p_amounts);
         WHEN 'folder' THEN
-            RETURN QUERY SELECT * FROM retally.write_folder(p_show_id, p_keys);
+            RETURN QUERY SELECT * FROM retally.write_folder(p_show_id, p_amounts);
         WHEN 'point' THEN
-            RETURN QUERY SELECT * FROM retally.write_point(p_show_id, p_keys);
+            RETURN QUERY SELECT * FROM retally.write_point(p_show_id, p_amounts);
     END CASE;
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_rows(p_show_id text, p_total text, p_keys text[]) IS 'Writes locked rows of one total of a show, by the total''s name.';
+COMMENT ON FUNCTION retally.write_rows(p_show_id text, p_total text, p_amounts retally.amount[]) IS 'Writes amounts into locked rows of one total of a show, by the total''s name.';
 
-CREATE FUNCTION retally.write_subscription(p_show_id text, p_keys text[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_subscription(p_show_id text, p_amounts retally.amount[]) RETURNS TABLE(key text, fits boolean)
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -3522,13 +4822,13 @@ DECLARE
     v_over text[];
     v_bursts numeric [];
 BEGIN
-    WITH again AS MATERIALIZED (
+    WITH wanted AS MATERIALIZED (
         SELECT
             a.*,
             r.int_burst AS burst,
             a.cores > r.int_cores::numeric AND a.cores > r.int_burst::numeric AS over_burst,
             abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
-        FROM retally.sum_again(p_show_id, 'subscription', p_keys) AS a
+        FROM unnest(p_amounts) AS a
         INNER JOIN public.subscription AS r
             ON a.key = r.pk_alloc::text AND r.pk_show::text = p_show_id
     ),
@@ -3539,7 +4839,7 @@ BEGIN
             int_cores = a.cores,
             int_gpus = a.gpus,
             int_burst = a.burst - a.over_burst::integer
-        FROM again AS a
+        FROM wanted AS a
         WHERE
             r.pk_show::text = p_show_id
             AND r.pk_alloc::text = a.key
@@ -3552,7 +4852,7 @@ BEGIN
         (SELECT coalesce(array_agg(w.key), '{}') FROM written AS w),
         (SELECT array_agg(w.key ORDER BY w.key) FROM written AS w WHERE w.over_burst),
         (SELECT array_agg(w.burst ORDER BY w.key) FROM written AS w WHERE w.over_burst),
-        (SELECT coalesce(array_agg(a.key), '{}') FROM again AS a WHERE NOT a.fits)
+        (SELECT coalesce(array_agg(a.key), '{}') FROM wanted AS a WHERE NOT a.fits)
     INTO v_written, v_over, v_bursts, v_misfits;
 
     IF v_over IS NOT NULL THEN
@@ -3575,7 +4875,47 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_subscription(p_show_id text, p_keys text[]) IS 'Sums locked subscription totals again and writes those that are still different.';
+COMMENT ON FUNCTION retally.write_subscription(p_show_id text, p_amounts retally.amount[]) IS 'Writes amounts into locked subscription totals of a show, where they differ.';
+
+CREATE FUNCTION retally.write_what_fits(p_show_id text, p_total text, p_amounts retally.amount[], OUT written text[], OUT misfits text[]) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_amount retally.amount;
+    v_fits boolean;
+BEGIN
+    BEGIN
+        SELECT
+            coalesce(array_agg(w.key) FILTER (WHERE w.fits), '{}'),
+            coalesce(array_agg(w.key) FILTER (WHERE NOT w.fits), '{}')
+        INTO written, misfits
+        FROM retally.write_rows(p_show_id, p_total, p_amounts) AS w;
+        RETURN;
+    EXCEPTION
+        WHEN data_exception THEN
+            written := '{}';
+            misfits := '{}';
+    END;
+
+    FOREACH v_amount IN ARRAY p_amounts LOOP
+        BEGIN
+            SELECT bool_and(w.fits)
+            INTO v_fits
+            FROM retally.write_rows(p_show_id, p_total, ARRAY[v_amount]) AS w;
+        EXCEPTION
+            WHEN data_exception THEN
+                v_fits := FALSE;
+        END;
+        IF v_fits THEN
+            written := written || v_amount.key;
+        ELSIF NOT v_fits THEN
+            misfits := misfits || v_amount.key;
+        END IF;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION retally.write_what_fits(p_show_id text, p_total text, p_amounts retally.amount[], OUT written text[], OUT misfits text[]) IS 'Writes amounts into locked rows of one total of a show, all that the farm takes.';
 
 CREATE UNLOGGED TABLE retally.deferred (
     scope text NOT NULL,
@@ -3592,11 +4932,46 @@ CREATE UNLOGGED TABLE retally.due (
     scope text NOT NULL,
     due_at timestamp with time zone NOT NULL,
     every interval NOT NULL,
-    claimed_by text NOT NULL
+    claimed_by text NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    error text
 )
 WITH (fillfactor='50');
 
 COMMENT ON TABLE retally.due IS 'When each scope is due again in each tick. Claiming a scope moves its due time on.';
+
+COMMENT ON COLUMN retally.due.every IS 'How far ahead the due time was set: the interval of the tick, or the pause after a failure.';
+
+COMMENT ON COLUMN retally.due.failures IS 'How many passes running have failed.';
+
+CREATE UNLOGGED TABLE retally.history (
+    finished_at timestamp with time zone NOT NULL,
+    scope text NOT NULL,
+    tick text NOT NULL,
+    total text NOT NULL,
+    action text NOT NULL,
+    worker text NOT NULL,
+    seconds double precision NOT NULL,
+    rows_adrift bigint NOT NULL,
+    rows_changed bigint NOT NULL,
+    rows_deferred bigint NOT NULL,
+    rows_failed bigint NOT NULL,
+    core_units_adrift numeric NOT NULL,
+    gpus_adrift numeric NOT NULL
+);
+
+COMMENT ON TABLE retally.history IS 'Passes: one for each total of each scope in setting.history_every, and all that found something. Unlogged: a tick should cost no WAL; so it is empty after a crash.';
+
+CREATE TABLE retally.installed (
+    only_row boolean DEFAULT true NOT NULL,
+    program text NOT NULL,
+    digest text NOT NULL,
+    installed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    installed_by text DEFAULT CURRENT_USER NOT NULL,
+    CONSTRAINT installed_has_one_row CHECK (only_row)
+);
+
+COMMENT ON TABLE retally.installed IS 'Which routines are installed: the version of retally that brought them, and their digest.';
 
 CREATE TABLE retally.migration (
     version integer NOT NULL,
@@ -3606,22 +4981,31 @@ CREATE TABLE retally.migration (
 
 COMMENT ON TABLE retally.migration IS 'The migrations of retally''s own tables that were applied.';
 
-CREATE UNLOGGED TABLE retally.pass (
-    scope text NOT NULL,
-    total text NOT NULL,
-    finished_at timestamp with time zone NOT NULL,
-    seconds double precision NOT NULL,
-    rows_adrift bigint NOT NULL,
-    rows_changed bigint NOT NULL,
-    rows_deferred bigint NOT NULL,
-    rows_failed bigint NOT NULL,
-    core_units_adrift numeric NOT NULL,
-    gpus_adrift numeric NOT NULL,
-    problems text[] NOT NULL
-)
-WITH (fillfactor='50');
+CREATE TABLE retally.run (
+    run bigint NOT NULL,
+    begun_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    worker text NOT NULL,
+    cause text NOT NULL,
+    forced boolean NOT NULL,
+    undoes bigint
+);
 
-COMMENT ON TABLE retally.pass IS 'The latest pass over each total of each scope. Unlogged: a tick should cost no WAL.';
+COMMENT ON TABLE retally.run IS 'The repairs of unmanaged scopes, and what undid them.';
+
+COMMENT ON COLUMN retally.run.cause IS 'What asked for it: a tick, or a call by hand.';
+
+COMMENT ON COLUMN retally.run.forced IS 'Its limits were lifted by whoever asked.';
+
+COMMENT ON COLUMN retally.run.undoes IS 'The run that this one has put back.';
+
+ALTER TABLE retally.run ALTER COLUMN run ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME retally.run_run_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE retally.scope_flag (
     scope text CONSTRAINT managed_scope_scope_not_null NOT NULL,
@@ -3637,6 +5021,16 @@ COMMENT ON COLUMN retally.scope_flag.asked IS 'What set_managed() asked for; in 
 
 COMMENT ON COLUMN retally.scope_flag.managed IS 'What is in force: bookings through retally write no total of this scope.';
 
+CREATE TABLE retally.scope_mode (
+    scope text NOT NULL,
+    mode text NOT NULL,
+    set_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    set_by text DEFAULT CURRENT_USER NOT NULL,
+    CONSTRAINT scope_mode_is_known CHECK ((mode = ANY (ARRAY['off'::text, 'watch'::text, 'repair'::text])))
+);
+
+COMMENT ON TABLE retally.scope_mode IS 'What the ticks do to a scope while it is unmanaged; one without a row follows the worker''s setting unmanaged.';
+
 CREATE TABLE retally.setting (
     only_row boolean DEFAULT true NOT NULL,
     follow_farm_flag boolean DEFAULT true NOT NULL,
@@ -3645,10 +5039,18 @@ CREATE TABLE retally.setting (
     override text DEFAULT 'per-show'::text NOT NULL,
     longest_flip interval DEFAULT '00:00:05'::interval NOT NULL,
     notify_releases boolean DEFAULT false NOT NULL,
+    repair_share numeric DEFAULT 0.5 NOT NULL,
+    history_every interval DEFAULT '00:01:00'::interval NOT NULL,
+    history_age interval DEFAULT '7 days'::interval NOT NULL,
+    ledger_age interval DEFAULT '90 days'::interval NOT NULL,
     CONSTRAINT setting_has_one_row CHECK (only_row),
+    CONSTRAINT setting_history_age_is_not_negative CHECK ((history_age >= '00:00:00'::interval)),
+    CONSTRAINT setting_history_every_is_not_negative CHECK ((history_every >= '00:00:00'::interval)),
+    CONSTRAINT setting_ledger_age_is_not_negative CHECK ((ledger_age >= '00:00:00'::interval)),
     CONSTRAINT setting_longest_flip_is_short CHECK (((longest_flip >= '00:00:00'::interval) AND (longest_flip <= '01:00:00'::interval))),
     CONSTRAINT setting_longest_wait_is_not_negative CHECK ((longest_wait >= '00:00:00'::interval)),
     CONSTRAINT setting_override_is_known CHECK ((override = ANY (ARRAY['per-show'::text, 'all'::text, 'none'::text]))),
+    CONSTRAINT setting_repair_share_is_a_share CHECK (((repair_share >= (0)::numeric) AND (repair_share <= (1)::numeric))),
     CONSTRAINT setting_wait_after_passes_is_positive CHECK ((wait_after_passes > 0))
 );
 
@@ -3666,20 +5068,62 @@ COMMENT ON COLUMN retally.setting.longest_flip IS 'How long a change of a flag w
 
 COMMENT ON COLUMN retally.setting.notify_releases IS 'A release of a managed show''s proc also sends pg_notify(''acct_release'', …).';
 
+COMMENT ON COLUMN retally.setting.repair_share IS 'A repair that would change more than this share of a show''s rows or core units is refused.';
+
+COMMENT ON COLUMN retally.setting.history_every IS 'How often a quiet pass leaves a row in retally.history.';
+
+COMMENT ON COLUMN retally.setting.history_age IS 'Older rows of retally.history are deleted.';
+
+COMMENT ON COLUMN retally.setting.ledger_age IS 'Older repairs are deleted from retally.run and retally.ledger.';
+
+CREATE UNLOGGED TABLE retally.worker (
+    worker text NOT NULL,
+    tick text NOT NULL,
+    every interval NOT NULL,
+    seen_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE retally.worker IS 'The workers, and when each was last seen in each tick: due scopes are shared out among them.';
+
 ALTER TABLE ONLY retally.deferred
     ADD CONSTRAINT deferred_pk PRIMARY KEY (scope, total, key);
 
 ALTER TABLE ONLY retally.due
     ADD CONSTRAINT due_pk PRIMARY KEY (tick, scope);
 
+ALTER TABLE ONLY retally.installed
+    ADD CONSTRAINT installed_pk PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY retally.ledger
+    ADD CONSTRAINT ledger_pk PRIMARY KEY (run, scope, total, key, slot);
+
 ALTER TABLE ONLY retally.migration
     ADD CONSTRAINT migration_pk PRIMARY KEY (version);
 
 ALTER TABLE ONLY retally.pass
-    ADD CONSTRAINT pass_pk PRIMARY KEY (scope, total);
+    ADD CONSTRAINT pass_pk PRIMARY KEY (scope, tick, total);
+
+ALTER TABLE ONLY retally.run
+    ADD CONSTRAINT run_pk PRIMARY KEY (run);
 
 ALTER TABLE ONLY retally.scope_flag
     ADD CONSTRAINT scope_flag_pk PRIMARY KEY (scope);
 
+ALTER TABLE ONLY retally.scope_mode
+    ADD CONSTRAINT scope_mode_pk PRIMARY KEY (scope);
+
 ALTER TABLE ONLY retally.setting
     ADD CONSTRAINT setting_pk PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY retally.worker
+    ADD CONSTRAINT worker_pk PRIMARY KEY (worker, tick);
+
+CREATE INDEX history_finished_at ON retally.history USING btree (finished_at);
+
+CREATE INDEX history_scope_total ON retally.history USING btree (scope, total, finished_at);
+
+CREATE INDEX run_begun_at ON retally.run USING btree (begun_at);
+
+ALTER TABLE ONLY retally.ledger
+    ADD CONSTRAINT ledger_run_fk FOREIGN KEY (run) REFERENCES retally.run(run) ON DELETE CASCADE;

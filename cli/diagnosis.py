@@ -1,19 +1,15 @@
-"""What `retally doctor` looks at, and what it makes of what it sees: one function per check.
-
-A ``problem``: totals are or will become wrong, or retally cannot do its work. A ``warning``: it
-works, and somebody should look.
-"""
+"""What `retally doctor` looks at, and what it makes of what it sees: one function per check."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from retally.cli.output import cores, counted
+from retally.cli.symptoms import Check, Question, Symptom, duration, listed, problem, warning
 from retally.procedures import checks, rights, routines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import psycopg
 
@@ -28,59 +24,25 @@ _ROWS_LISTED = 5
 _DEAD_ROWS = 10_000  # fewer cost nothing, however many live ones there are
 
 
-@dataclass(frozen=True)
-class Symptom:
-    """What a check saw that is not as it should be, and what to do about it."""
-
-    state: str
-    seen: str
-    advice: str
-
-
-@dataclass(frozen=True)
-class Question:
-    """What the caller of the doctor wants: ``long`` in seconds, ``purpose`` as in PURPOSES."""
-
-    long: float
-    purpose: str
-
-
-@dataclass(frozen=True)
-class Check:
-    """A check by name; ``fine`` is what is said when it finds no symptom."""
-
-    name: str
-    fine: str
-    look: Callable[[psycopg.Connection, Question], Sequence[Symptom]]
-
-
-def _problem(seen: str, advice: str) -> Symptom:
-    return Symptom("problem", seen, advice)
-
-
-def _warning(seen: str, advice: str) -> Symptom:
-    return Symptom("warning", seen, advice)
-
-
 def _server(conn: psycopg.Connection, _: Question) -> list[Symptom]:
     facts = checks.server(conn)
     found = []
     if facts.major < _SERVERS.start:
-        found.append(_problem(f"PostgreSQL {facts.version} is too old", "upgrade to 14 or newer"))
+        found.append(problem(f"PostgreSQL {facts.version} is too old", "upgrade to 14 or newer"))
     elif facts.major not in _SERVERS:
         found.append(
-            _warning(
+            warning(
                 f"PostgreSQL {facts.version} is newer than what retally is tested with",
                 "look for a newer retally",
             )
         )
     if facts.is_replica:
         found.append(
-            _problem("the server is a replica, which takes no changes", "connect to the primary")
+            problem("the server is a replica, which takes no changes", "connect to the primary")
         )
     elif facts.read_only:
         found.append(
-            _problem(
+            problem(
                 f"transactions of role {facts.role} begin read-only",
                 f"ALTER ROLE {facts.role} SET default_transaction_read_only = off, or look where"
                 " it is set",
@@ -95,7 +57,7 @@ def _isolation(conn: psycopg.Connection, _: Question) -> list[Symptom]:
     if not others and facts.isolation not in {"read committed", "read uncommitted"}:
         others = [("every role", facts.isolation)]
     return [
-        _warning(
+        warning(
             f"transactions of {role} begin in {level.upper()}: there, calls by hand and bookings"
             " are refused (RT003)",
             f"default_transaction_isolation = 'read committed' for {role}, or BEGIN ISOLATION"
@@ -111,7 +73,7 @@ def _clock(conn: psycopg.Connection, _: Question) -> list[Symptom]:
         return []
     way = "ahead of" if ahead > 0 else "behind"
     return [
-        _warning(
+        warning(
             f"the server's clock is {abs(ahead):,.1f} s {way} this machine's",
             "let both follow the same time server: times in logs and metrics do not fit together",
         )
@@ -128,10 +90,10 @@ def _privileges(conn: psycopg.Connection, question: Question) -> list[Symptom]:
     missing = rights.missing_rights(conn, role, question.purpose)
     if not missing:
         return []
-    listed = _listed([right.text for right in missing])
+    lacking = listed([right.text for right in missing])
     return [
-        _problem(
-            f"role {role} lacks what a {question.purpose} needs: {listed}",
+        problem(
+            f"role {role} lacks what a {question.purpose} needs: {lacking}",
             f"as the owner: retally grants --to {role} --for {question.purpose} --apply",
         )
     ]
@@ -148,7 +110,7 @@ _TRIGGER_ADVICE = {
 
 def _triggers(conn: psycopg.Connection, _: Question) -> list[Symptom]:
     return [
-        _warning(
+        warning(
             f"trigger {odd.trigger_name} on {odd.table_name} ({odd.function_name}) is {odd.fault}",
             _TRIGGER_ADVICE[odd.fault].format(table=odd.table_name, trigger=odd.trigger_name),
         )
@@ -158,7 +120,7 @@ def _triggers(conn: psycopg.Connection, _: Question) -> list[Symptom]:
 
 def _indexes(conn: psycopg.Connection, _: Question) -> list[Symptom]:
     return [
-        _warning(
+        warning(
             f"no index leads with {index.table_name}.{index.column_name}: {index.used_by} read the"
             " whole table",
             f"CREATE INDEX CONCURRENTLY ON public.{index.table_name} ({index.column_name});"
@@ -171,7 +133,7 @@ def _indexes(conn: psycopg.Connection, _: Question) -> list[Symptom]:
 def _transactions(conn: psycopg.Connection, question: Question) -> list[Symptom]:
     found = []
     for each in checks.long_transactions(conn, question.long):
-        what = f"open for {_duration(each.seconds)}: vacuum passes over what has died since"
+        what = f"open for {duration(each.seconds)}: vacuum passes over what has died since"
         if each.state == "prepared":
             seen = f"prepared transaction {each.name} of role {each.role_name} is {what}"
             advice = f"COMMIT PREPARED or ROLLBACK PREPARED '{each.name}'"
@@ -179,11 +141,11 @@ def _transactions(conn: psycopg.Connection, question: Question) -> list[Symptom]
             of = f"{each.role_name}, {each.application}" if each.application else each.role_name
             seen = f"a transaction of pid {each.name} ({of}; {each.state}) is {what}"
             advice = f"end it there, or SELECT pg_terminate_backend({each.name})"
-        found.append(_warning(seen, advice))
+        found.append(warning(seen, advice))
     if hidden := checks.hidden_sessions(conn):
         role = checks.server(conn).role
         found.append(
-            _warning(
+            warning(
                 f"{counted(hidden, 'session')} of other roles cannot be looked into by {role}",
                 f"GRANT pg_read_all_stats TO {role}, or run this as another role",
             )
@@ -198,10 +160,10 @@ def _shows(conn: psycopg.Connection, _: Question) -> list[Symptom]:
         totals = sorted({total for show in late for total in show.totals or ()})
         workers = checks.live_workers(conn)
         found.append(
-            _problem(
-                f"{_listed([show.name for show in late])}: no pass over {', '.join(totals)} "
+            problem(
+                f"{listed([show.name for show in late])}: no pass over {', '.join(totals)} "
                 + _since(late),
-                f"look into the log of {_listed(workers)}; its setting totals may leave some out"
+                f"look into the log of {listed(workers)}; its setting totals may leave some out"
                 if workers
                 else "no worker runs: start `retally worker`, or let pg_cron call"
                 " retally.recompute_all(); or take the flag away: retally managed",
@@ -231,8 +193,8 @@ def _procs(conn: psycopg.Connection, _: Question) -> list[Symptom]:
         kinds = ", ".join(part.rpartition(" ")[0] for part in orphan.reason.split(", "))
         by_reason.setdefault(kinds, []).append(orphan.proc_id)
     return [
-        _warning(
-            f"{counted(len(procs), 'proc')} with {kinds} in the farm: {_listed(procs)}",
+        warning(
+            f"{counted(len(procs), 'proc')} with {kinds} in the farm: {listed(procs)}",
             "Cuebot ends such procs by and by; one that stays and does not run any more is ended by"
             f" SELECT retally.release_proc('{procs[0]}')"
             if "no host" not in kinds
@@ -259,7 +221,7 @@ _MAKE_ROW = {
 def _rows(conn: psycopg.Connection, _: Question) -> list[Symptom]:
     missing = checks.missing_rows(conn)
     found = [
-        _problem(
+        problem(
             f"the {row.total} total of {row.name} is not there; its procs hold {cores(row.cores)}"
             f" cores and {row.gpus} GPUs",
             _MAKE_ROW[row.total].format(key=row.key),
@@ -267,25 +229,25 @@ def _rows(conn: psycopg.Connection, _: Question) -> list[Symptom]:
         for row in missing[:_ROWS_LISTED]
     ]
     if more := missing[_ROWS_LISTED:]:
-        found.append(_problem(f"and {counted(len(more), 'row')} more", "retally drift lists them"))
+        found.append(problem(f"and {counted(len(more), 'row')} more", "retally drift lists them"))
     return found
 
 
 def _vacuum(conn: psycopg.Connection, _: Question) -> list[Symptom]:
     found = []
     if not checks.server(conn).autovacuum:
-        found.append(_warning("autovacuum is off for all tables", "turn it and track_counts on"))
+        found.append(warning("autovacuum is off for all tables", "turn it and track_counts on"))
     for table in checks.dead_rows(conn):
         if not table.vacuumed:
             found.append(
-                _warning(
+                warning(
                     f"autovacuum is off for {table.table_name}",
                     f"ALTER TABLE {table.table_name} RESET (autovacuum_enabled)",
                 )
             )
         if table.dead > max(table.live, _DEAD_ROWS):
             found.append(
-                _warning(
+                warning(
                     f"{table.table_name} has {table.dead:,} dead rows beside {table.live:,} live",
                     f"end long transactions, then VACUUM {table.table_name}",
                 )
@@ -298,7 +260,7 @@ def _settings(conn: psycopg.Connection, _: Question) -> list[Symptom]:
     setting, bound = checks.setting(conn), checks.server(conn).deadlock_timeout / 2
     if setting.longest_wait > bound:
         found.append(
-            _warning(
+            warning(
                 f"setting.longest_wait is {setting.longest_wait:g} s, and {bound:g} s is in force:"
                 " half of deadlock_timeout",
                 f"set it to {bound:g} s by UPDATE, or raise deadlock_timeout",
@@ -306,23 +268,12 @@ def _settings(conn: psycopg.Connection, _: Question) -> list[Symptom]:
         )
     if setting.repair_share == 0:
         found.append(
-            _warning(
+            warning(
                 "setting.repair_share is 0: every repair is refused",
                 "UPDATE retally.setting SET repair_share = 0.5, or the modes of shows to watch",
             )
         )
     return found
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 #: What needs nothing of retally's own in the database.

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retally.cli.diagnosis import BARE, INSTALLED, Check, Question
+from retally.cli.diagnosis import BARE, INSTALLED
 from retally.cli.errors import Exit
 from retally.cli.options import dsn_option, format_option
 from retally.cli.output import print_rows
+from retally.cli.symptoms import Check, Question
 from retally.procedures.rights import PURPOSES
 from retally.sql.connect import connect
 from retally.sql.errors import (

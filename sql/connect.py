@@ -29,8 +29,6 @@ _ARGUMENTS: dict[str, Any] = {
 # others would find raw lines on their standard error.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
-_ISOLATION = "default_transaction_isolation"
-
 # What the DSN leaves open: without them, a host that is gone without a word is noticed after
 # minutes or hours. They are all the client's own: a pooler refuses settings of the server.
 _TIMEOUTS = {
@@ -46,7 +44,8 @@ def connect(dsn: str | None = None, *, autocommit: bool = True) -> psycopg.Conne
     """Open a connection.
 
     ``dsn`` is a libpq connection string or URI; None leaves it to libpq's own variables and
-    service files. Transactions are READ COMMITTED. Raises DatabaseUnreachableError.
+    service files. Blocks, ``conn.transaction()``, are READ COMMITTED; calls outside of them have
+    the default of the role. Raises DatabaseUnreachableError.
     """
     conninfo = _conninfo(dsn)
     with translated():
@@ -65,10 +64,12 @@ def pool(
 ) -> ConnectionPool[psycopg.Connection]:
     """A pool of connections for a program that runs on; it still has to be opened.
 
-    They are in autocommit, their transactions READ COMMITTED. ``timeout``: seconds to wait for a
-    connection; ``check``, if any, is called before one is handed out. It connects only on demand,
-    so that a database that was away is found again by whoever asks next. ``prepared``: each
-    statement is prepared when it is first sent, which no transaction pooler may stand between.
+    They are in autocommit, and READ COMMITTED: where the role has another default, not in
+    autocommit, so that what is done with one connection is one transaction. ``timeout``: seconds
+    to wait for a connection; ``check``, if any, is called before one is handed out. It connects
+    only on demand, so that a database that was away is found again by whoever asks next.
+    ``prepared``: each statement is prepared when it is first sent, which no transaction pooler may
+    stand between.
     Raises DatabaseUnreachableError when ``dsn`` makes no sense.
     """
     return ConnectionPool(
@@ -81,7 +82,7 @@ def pool(
         # its pauses double, and a database that is back would be noticed minutes later.
         reconnect_timeout=timeout,
         check=check,
-        configure=_read_committed,
+        configure=_always_read_committed,
         open=False,
         name=APPLICATION_NAME,
     )
@@ -89,13 +90,16 @@ def pool(
 
 def _read_committed(conn: psycopg.Connection) -> None:
     # The role or the database may have another default, which hides from a second sum what was
-    # booked meanwhile. The one setting is for blocks, which psycopg begins, the other for calls
-    # outside of them; a session is only touched where it has to be, for a pooler may share it.
+    # booked meanwhile. It is for blocks, which psycopg begins; the session itself is not touched,
+    # for a pooler may share it.
     conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    with translated(), conn.transaction():
-        default = conn.execute("SELECT current_setting(%s)", (_ISOLATION,)).fetchone()
-        if default != ("read committed",):
-            conn.execute("SELECT set_config(%s, 'read committed', FALSE)", (_ISOLATION,))
+
+
+def _always_read_committed(conn: psycopg.Connection) -> None:
+    """As above for calls outside of blocks, too: where the default is another, all get a block."""
+    _read_committed(conn)
+    default = conn.execute("SELECT current_setting('default_transaction_isolation')").fetchone()
+    conn.autocommit = default == ("read committed",)
 
 
 def _conninfo(dsn: str | None) -> str:

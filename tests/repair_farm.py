@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from small_farm import TOTAL_TABLES, Rows, Work, stored
 
@@ -83,3 +83,10 @@ def written(
         "SELECT total, key, slot, before, after FROM retally.ledger WHERE run = %s", (run,)
     )
     return {(total, key, slot): (int(was), int(now)) for total, key, slot, was, now in rows}
+
+
+def ledger_size(conn: psycopg.Connection) -> tuple[Any, ...] | None:
+    """How many runs, and how many slots that they wrote."""
+    return conn.execute(
+        "SELECT (SELECT count(*) FROM retally.run), (SELECT count(*) FROM retally.ledger)"
+    ).fetchone()

@@ -213,10 +213,6 @@ def test_no_setting_is_left_in_a_session_for_the_next_client(
     assert farm_db.execute(locks).fetchone() == (0,)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="connecting sets default_transaction_isolation for the session, where needed",
-)
 def test_another_default_isolation_of_the_database_is_left_to_other_clients(
     farm_db: psycopg.Connection, pooler: Bouncer, dsn: str, start: Start
 ) -> None:

@@ -27,6 +27,8 @@ DECLARE
 BEGIN
     -- inside a transaction block this fails, before any work is done
     COMMIT;
+    -- the role or the database may have another default
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SELECT 0, 0, 0, 0, 0, 0, 0, 0, '{}'
     INTO
         shows, shows_failed, rows_adrift, rows_changed, rows_deferred, rows_failed, core_units,
@@ -84,6 +86,7 @@ BEGIN
                 problems := problems || v_failure;
         END;
         COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     END LOOP;
 END
 $$;

@@ -18,6 +18,8 @@ DECLARE
 BEGIN
     -- inside a transaction block this fails, before any work is done
     COMMIT;
+    -- the role or the database may have another default
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     IF p_override IS NULL OR p_override NOT IN ('per-show', 'all', 'none') THEN
         RAISE EXCEPTION 'there is no override "%"', p_override
             USING ERRCODE = 'invalid_parameter_value',
@@ -27,6 +29,7 @@ BEGIN
         p_override, ARRAY(SELECT s.pk_show::text FROM public.show AS s)
     );
     COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 
     shows := 0;
     shows_left := 0;
@@ -58,6 +61,7 @@ BEGIN
                 problems := problems || v_failure;
         END;
         COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     END LOOP;
 END
 $$;
