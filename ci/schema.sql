@@ -1491,7 +1491,7 @@ CREATE FUNCTION retally.former_amounts(p_run bigint, p_scope text, p_total text,
         max(coalesce(s.before, s.now)) FILTER (WHERE s.slot = 'local_gpus')
     FROM slots AS s
     GROUP BY s.key
-    HAVING bool_and(s.after IS NULL OR s.now = s.after)
+    HAVING bool_and(s.after IS NULL OR s.now = s.after) AND count(*) = 4
 $$;
 
 COMMENT ON FUNCTION retally.former_amounts(p_run bigint, p_scope text, p_total text, p_now retally.amount[]) IS 'What the rows of a total held before a run, where they still hold what it wrote.';
@@ -3165,6 +3165,8 @@ DECLARE
 BEGIN
     -- inside a transaction block this fails, before any work is done
     COMMIT;
+    -- the role or the database may have another default
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SELECT 0, 0, 0, 0, 0, 0, 0, 0, '{}'
     INTO
         shows, shows_failed, rows_adrift, rows_changed, rows_deferred, rows_failed, core_units,
@@ -3222,6 +3224,7 @@ BEGIN
                 problems := problems || v_failure;
         END;
         COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     END LOOP;
 END
 $$;
@@ -3791,6 +3794,9 @@ COMMENT ON FUNCTION retally.require_read_committed(p_what text) IS 'Refuses ever
 
 CREATE FUNCTION retally.restorable(p_run bigint) RETURNS TABLE(show_id text, total text, key text, slot text, before numeric, after numeric, now numeric, restorable boolean)
     LANGUAGE sql STABLE PARALLEL SAFE
+    SET enable_nestloop TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
     AS $$
     WITH written AS (
         SELECT l.*
@@ -3833,6 +3839,8 @@ CREATE FUNCTION retally.restorable(p_run bigint) RETURNS TABLE(show_id text, tot
         w.after,
         h.amount,
         bool_and(coalesce(h.amount = w.after, FALSE)) OVER (PARTITION BY w.scope, w.total, w.key)
+        -- of a key with several rows, the ledger knows one
+        AND count(*) OVER (PARTITION BY w.scope, w.total, w.key, w.slot) = 1
     FROM written AS w
     LEFT JOIN held AS h
         ON
@@ -4103,6 +4111,8 @@ DECLARE
 BEGIN
     -- inside a transaction block this fails, before any work is done
     COMMIT;
+    -- the role or the database may have another default
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     IF p_override IS NULL OR p_override NOT IN ('per-show', 'all', 'none') THEN
         RAISE EXCEPTION 'there is no override "%"', p_override
             USING ERRCODE = 'invalid_parameter_value',
@@ -4112,6 +4122,7 @@ BEGIN
         p_override, ARRAY(SELECT s.pk_show::text FROM public.show AS s)
     );
     COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 
     shows := 0;
     shows_left := 0;
@@ -4143,6 +4154,7 @@ BEGIN
                 problems := problems || v_failure;
         END;
         COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     END LOOP;
 END
 $$;

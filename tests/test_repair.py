@@ -97,17 +97,22 @@ def test_what_does_not_fit_its_column_is_named_and_is_not_in_the_ledger(
     assert written(farm_db, again.run) == {("layer", works[1].layer, "cores"): (293, 300)}
 
 
-def test_of_a_folder_with_two_rows_one_is_in_the_ledger(
+def test_of_a_folder_with_two_rows_one_is_in_the_ledger_and_undo_keeps_both(
     farm_db: psycopg.Connection, works: list[Work]
 ) -> None:
+    spoil(farm_db, works[0], "folder")
     farm_db.execute(
         "INSERT INTO folder_resource (pk_folder_resource, pk_folder, int_cores, int_gpus)"
         " VALUES ('second', %s, 100, 2)",
         (works[0].folder,),
     )
-    done = repair(farm_db, works[0].show)
-    assert written(farm_db, done.run) == {("folder", works[0].folder, "cores"): (100, 300)}
+    run = repair(farm_db, works[0].show).run
+    assert run is not None
+    assert written(farm_db, run) == {("folder", works[0].folder, "cores"): (100, 300)}
     assert farm_db.execute("SELECT * FROM retally.drift('comet')").fetchall() == []
+    assert not any(entry.restorable for entry in repairs.restorable(farm_db, run))
+    done = repairs.undo(farm_db, run)
+    assert (done.run, done.rows_restored, done.rows_kept) == (None, 0, 1)
 
 
 CAUSES: dict[str, tuple[list[tuple[str, str, int, int]], Sequence[str | None]]] = {

@@ -66,7 +66,10 @@ WORKER_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         f"SELECT * FROM retally.write_what_fits('{{show}}', 'layer', {_AMOUNT})",
         [(["{layer}"], [])],
     ),
-    "refuse_large_repair": (f"SELECT retally.refuse_large_repair({_FOUND})", [("RT015",)]),
+    "refuse_large_repair": (
+        "SELECT retally.refuse_large_repair('{show}', retally.totals(), NULL)",
+        [("RT015",)],
+    ),
     "repair": (
         "SELECT run, total, rows_changed, rows_deferred, rows_failed"
         f" FROM retally.repair({_FOUND}, FALSE, 'tick', 'me', 'by hand', TRUE, NULL)",

@@ -1,5 +1,6 @@
 -- What the rows p_now of a total held before a run, slot by slot: only rows of which every slot
--- that the run wrote still holds what it wrote.
+-- that the run wrote still holds what it wrote, and no key with several rows, of which the ledger
+-- knows one.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.former_amounts(
     p_run bigint, p_scope text, p_total text, p_now retally.amount[]
@@ -40,7 +41,7 @@ AS $$
         max(coalesce(s.before, s.now)) FILTER (WHERE s.slot = 'local_gpus')
     FROM slots AS s
     GROUP BY s.key
-    HAVING bool_and(s.after IS NULL OR s.now = s.after)
+    HAVING bool_and(s.after IS NULL OR s.now = s.after) AND count(*) = 4
 $$;
 COMMENT ON FUNCTION retally.former_amounts(bigint, text, text, retally.amount[]) IS
 'What the rows of a total held before a run, where they still hold what it wrote.';

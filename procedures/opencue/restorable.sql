@@ -53,6 +53,8 @@ AS $$
         w.after,
         h.amount,
         bool_and(coalesce(h.amount = w.after, FALSE)) OVER (PARTITION BY w.scope, w.total, w.key)
+        -- of a key with several rows, the ledger knows one
+        AND count(*) OVER (PARTITION BY w.scope, w.total, w.key, w.slot) = 1
     FROM written AS w
     LEFT JOIN held AS h
         ON
