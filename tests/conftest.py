@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     Connect = Callable[[], psycopg.Connection]
 
+# fixtures that stand beside the helpers which they go with
+pytest_plugins = ("worker_process", "tcp_proxy")
+
 _numbers = itertools.count(1)
 
 # They speak of another server, and libpq takes them for what a DSN leaves open.

@@ -14,10 +14,13 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TypeVar
 
+import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    import psycopg
 
 _ENCRYPTION = {80877103, 80877104}  # what asks for TLS, and for GSSAPI
 _CANCEL = 80877102
@@ -76,6 +79,11 @@ def raises(sqlstate: str, message: str) -> str:
 
 #: A statement whose session the server ends, with 57P01.
 ENDED = "SELECT pg_terminate_backend(pg_backend_pid())"
+
+# What a worker's pass sends, as far as it can be told apart.
+CLAIM = "retally.claim_due("
+FIND = "retally.findings("
+MEND = "retally.mend("
 
 
 class Proxy:
@@ -328,6 +336,13 @@ class _Link:
                 raise EOFError
             data += more
         return data
+
+
+@pytest.fixture
+def proxy(farm_db: psycopg.Connection) -> Iterator[Proxy]:
+    """One before the database of ``farm_db``."""
+    with Proxy(farm_db.info.dsn) as running:
+        yield running
 
 
 def _framed(kind: bytes, body: bytes) -> bytes:

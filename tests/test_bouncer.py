@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -12,24 +11,21 @@ import psycopg
 import pytest
 from bouncer import Bouncer, bouncer, program
 from click.testing import CliRunner
-from small_farm import Rows, Work, booking, corrupt, drift, make_work, stored
-from test_worker_process import WorkerProcess, start
+from small_farm import Rows, Work, booking, corrupt, drift, make_work
+from worker_process import PATIENCE, await_true, cores
 
 from retally.cli import main
 from retally.dispatch import Dispatcher
-from retally.procedures import TOTALS, routines
+from retally.procedures import routines
 from retally.sql.connect import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from worker_process import Start
 
     from retally.sql.embedded import EmbeddedServer
 
-    Start = Callable[..., WorkerProcess]
-
-__all__ = ["start"]  # a fixture
-
-_PATIENCE = 60.0  # seconds, for what takes far below one
 _SESSIONS = 2
 
 pytestmark = pytest.mark.skipif(
@@ -59,19 +55,9 @@ def wrong_show(conn: psycopg.Connection, *, managed: bool = True) -> Work:
     return work
 
 
-def cores(conn: psycopg.Connection, work: Work) -> list[int]:
-    return [stored(conn, work, total)[0] for total in TOTALS]
-
-
 def cli(dsn: str, *arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(main, [*arguments, "--dsn", dsn])
     return result.exit_code, result.stdout
-
-
-def await_true(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while not claim():
-        assert time.monotonic() < deadline
 
 
 def sessions(conn: psycopg.Connection) -> int:
@@ -161,7 +147,7 @@ def test_many_dispatchers_book_and_release_beside_a_flip_and_a_worker(
         with connect(dsn) as conn:
             routines.set_managed(conn, work.show, managed=not managed)
             routines.set_managed(conn, work.show, managed=managed)
-        assert len({done.result(_PATIENCE) for done in booked}) == 24
+        assert len({done.result(PATIENCE) for done in booked}) == 24
 
     await_true(lambda: drift(farm_db, work.show) == [])
     assert cores(farm_db, work) == [2400] * 5

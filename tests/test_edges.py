@@ -93,7 +93,10 @@ def test_recompute_all_in_a_transaction_block_fails_before_it_has_done_anything(
 def test_workers_with_other_intervals_do_not_undo_each_others_claims(
     farm_db: psycopg.Connection,
 ) -> None:
-    claim = "SELECT c.claimed FROM retally.claim_due('tick', %s, ARRAY['show'], 'me', '2026-01-01Z') AS c"
+    claim = (
+        "SELECT c.claimed"
+        " FROM retally.claim_due('tick', %s, ARRAY['show'], 'me', '2026-01-01Z') AS c"
+    )
     assert farm_db.execute(claim, ("10 s",)).fetchall() == [(["show"],)]
     assert farm_db.execute(claim, ("3 s",)).fetchall() == [([],)]
     # what the clock's being set back leaves behind: due later than any interval explains

@@ -65,7 +65,7 @@ class Database:
         self._metrics = metrics
         self._health = health
         self._pool = pool(dsn, max_size=connections, timeout=_WAIT_SECONDS, check=self._check)
-        self._limits = (_milliseconds(statement_timeout), _milliseconds(_IDLE_SECONDS))
+        self._statement_timeout = statement_timeout
         # two statements at most stand in one transaction
         self._allowance = 2 * statement_timeout + _SLACK_SECONDS
         self._in_use: dict[psycopg.Connection, float] = {}
@@ -95,7 +95,7 @@ class Database:
                 translated(),
                 self._pool.connection() as conn,
                 self._watched(conn),
-                self.limited(conn),
+                limited(conn, self._statement_timeout),
             ):
                 self._found()
                 yield conn
@@ -105,13 +105,6 @@ class Database:
             if isinstance(error, DatabaseUnreachableError):
                 self._lost(error)
             raise
-
-    @contextlib.contextmanager
-    def limited(self, conn: psycopg.Connection) -> Iterator[None]:
-        """A transaction on ``conn`` with the time limits of the worker. Raises the typed errors."""
-        with translated(), conn.transaction():
-            conn.execute(_LIMITS, self._limits)
-            yield
 
     def cancel(self) -> None:
         """Undo the transactions that run after ``close``; returns in a few seconds.
@@ -196,6 +189,15 @@ class Database:
     def _tell(self, *, up: bool) -> None:
         self._metrics.database_up(up)
         self._health.database(up)
+
+
+@contextlib.contextmanager
+def limited(conn: psycopg.Connection, statement_timeout: float) -> Iterator[None]:
+    """A transaction on ``conn`` with the time limits of a worker. Raises the typed errors."""
+    limits = (_milliseconds(statement_timeout), _milliseconds(_IDLE_SECONDS))
+    with translated(), conn.transaction():
+        conn.execute(_LIMITS, limits)
+        yield
 
 
 def _cut(conn: psycopg.Connection) -> None:

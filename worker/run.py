@@ -17,6 +17,7 @@ from retally.sql.connect import connect
 from retally.sql.errors import RetallyError, translated
 from retally.sql.migrate import require_current
 from retally.worker import systemd
+from retally.worker.database import limited
 from retally.worker.health import Health
 from retally.worker.http import serve
 from retally.worker.log import configure_logging
@@ -85,7 +86,7 @@ class Worker:
         with connect(self._dsn) as conn:
             with translated():
                 require_current(conn)
-            with translated(), conn.transaction():
+            with limited(conn, self._settings.statement_timeout):
                 routines.check_farm(conn)
                 shows = routines.shows(conn)
                 for tick in planned(self._settings):
