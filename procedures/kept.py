@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, LiteralString, TypeVar
 
 from psycopg.rows import class_row
 
+from retally.procedures.records import WRITING
 from retally.procedures.routines import last_passes
 from retally.sql.errors import translated
 
@@ -114,7 +115,7 @@ def latest(passes: Sequence[LastPass]) -> list[LastPass]:
 
 def left_adrift(each: LastPass) -> int:
     """How many rows a pass has left adrift; those that cannot be made exact are not among them."""
-    return each.rows_adrift if each.action == "watched" else each.rows_deferred
+    return each.rows_deferred if each.action in WRITING else each.rows_adrift
 
 
 def history(

@@ -18,6 +18,9 @@ OVERRIDES = ("per-show", "all", "none")
 #: What the ticks do to an unmanaged show: leave it alone, look at it, or repair it.
 MODES = ("off", "watch", "repair")
 
+#: The actions of passes that write; watched, refused and failed ones leave what they find.
+WRITING = ("rebuilt", "repaired")
+
 #: Whose passes they are when it is no tick's.
 BY_HAND = "by hand"
 
@@ -112,7 +115,8 @@ class Pass:
 class LastPass:
     """The latest pass of a tick, or by hand, over one total of one show, and when it ended.
 
-    ``action``: rebuilt, watched or repaired; ``worker``: who. ``passes``: how many there were.
+    ``action``: rebuilt, repaired, watched, refused or failed; ``worker``: who. ``passes``: how
+    many there were.
     """
 
     show_id: str

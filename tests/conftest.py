@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Connect = Callable[[], psycopg.Connection]
 
 # fixtures that stand beside the helpers which they go with
-pytest_plugins = ("worker_process", "tcp_proxy")
+pytest_plugins = ("worker_process", "tcp_proxy", "tick_farm", "metrics_scene", "doctor_run")
 
 _numbers = itertools.count(1)
 

@@ -11,7 +11,7 @@ from typing import Any
 import promql_parser as promql
 import pytest
 import yaml
-from test_metrics import exercised
+from metrics_scene import exercised
 
 ROOT = Path(__file__).parent.parent
 DASHBOARD = json.loads((ROOT / "deploy/grafana/retally.json").read_text(encoding="utf-8"))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import psycopg
     from worker_process import Start
 
+_ONE_TICK = {"RETALLY_TOTALS": "subscription", "RETALLY_POOL_SIZE": "1"}
+
 
 @pytest.mark.parametrize("sent", [True, False], ids=["before the answer", "before it arrives"])
 @pytest.mark.parametrize(
@@ -75,23 +77,22 @@ def test_a_session_that_an_administrator_ends_is_replaced(
 
 
 def test_a_server_that_turns_everybody_away_for_a_while_is_waited_for(
-    farm_db: psycopg.Connection, proxy: Proxy, start: Start
+    farm_db: psycopg.Connection, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(worker_database, "_WAIT_SECONDS", 0.5)
     work = managed_show(farm_db)
-    worker = start(proxy.dsn, **METRICS)
-    url = worker.metrics_url()
-    await_exact(farm_db, work)
+    with in_process(proxy.dsn) as (log, url):
+        await_exact(farm_db, work)
 
-    with proxy.refusing():
-        proxy.cut()
-        worker.await_event("database lost, waiting for it")
-        assert value(url, "database_up") == 0
-        corrupt(farm_db)
+        with proxy.refusing():
+            proxy.cut()
+            await_true(lambda: bool(events(log, "database lost, waiting for it")))
+            await_true(lambda: value(url(), "database_up") == 0)
+            corrupt(farm_db)
 
-    worker.await_event("database is back")
-    await_exact(farm_db, work)
-    assert faults(url, "database_lost") == 1
-    assert worker.end() == 0
+        await_true(lambda: bool(events(log, "database is back")))
+        await_exact(farm_db, work)
+        assert faults(url(), "database_lost") == 1
 
 
 def test_a_slow_server_makes_passes_late_and_totals_exact(
@@ -102,7 +103,7 @@ def test_a_slow_server_makes_passes_late_and_totals_exact(
     url = worker.metrics_url()
     await_exact(farm_db, work)
 
-    with proxy.slow(0.1):
+    with proxy.slow(0.05):
         corrupt(farm_db)
         late = worker.await_event("passes take longer than the interval")
         await_exact(farm_db, work)
@@ -116,7 +117,7 @@ def test_a_worker_whose_line_is_frozen_can_be_stopped(
     farm_db: psycopg.Connection, proxy: Proxy, start: Start
 ) -> None:
     managed_show(farm_db)
-    worker = start(proxy.dsn, RETALLY_SHUTDOWN_GRACE="0.1")
+    worker = start(proxy.dsn, RETALLY_SHUTDOWN_GRACE="0.1", **_ONE_TICK)
     worker.await_event("totals rebuilt")
 
     with proxy.frozen():

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Connect = Callable[[], psycopg.Connection]
 
+# each pause after a failure is a multiple of the interval
+_OFTEN = {"RETALLY_SUBSCRIPTION_INTERVAL": "0.1", "RETALLY_RESOURCE_INTERVAL": "0.1"}
 _DISK_FULL = raises("53100", "could not extend file: No space left on device")
 
 
@@ -97,7 +99,7 @@ def test_a_disk_that_stays_full_for_a_while_ends_nothing(
     farm_db: psycopg.Connection, proxy: Proxy, start: Start
 ) -> None:
     work = managed_show(farm_db)
-    worker = start(proxy.dsn, **METRICS)
+    worker = start(proxy.dsn, **METRICS, **_OFTEN)
     url = worker.metrics_url()
     # nothing that writes can be committed, not even the note of the failure
     full = proxy.instead("COMMIT", _DISK_FULL, within="retally.", times=6)
@@ -156,7 +158,8 @@ def test_a_show_that_fails_is_left_alone_by_all_workers_for_longer_and_longer(
     work = managed_show(farm_db)
     bad = managed_show(farm_db)
     on_writing(farm_db, bad, "RAISE 'too many cores' USING ERRCODE = 'check_violation'")
-    workers = [start(farm_db.info.dsn, RETALLY_TOTALS="subscription", **METRICS) for _ in range(2)]
+    settings = METRICS | _OFTEN | {"RETALLY_TOTALS": "subscription"}
+    workers = [start(farm_db.info.dsn, **settings) for _ in range(2)]
     urls = [worker.metrics_url() for worker in workers]
 
     await_true(lambda: due(farm_db, bad)[0] >= 4)
@@ -177,8 +180,8 @@ def test_a_show_that_fails_is_left_alone_by_all_workers_for_longer_and_longer(
     assert counted == len(failures)
     # one count for both workers: each pause is from the upper half of twice the one before
     for number, entry in enumerate(failures):
-        longest = 0.2 * 2**number
-        assert longest / 2 - 0.1 <= entry["retry_in_seconds"] <= longest + 0.1
+        longest = 0.1 * 2**number
+        assert longest / 2 - 0.05 <= entry["retry_in_seconds"] <= longest + 0.05
     assert len({entry["retry_in_seconds"] / 2**n for n, entry in enumerate(failures)}) > 1
 
 

@@ -2,123 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from metrics_scene import INTERVALS, Scene, exercised, found, gauges
 from psycopg_pool import PoolTimeout
+from worker_process import PATIENCE
 
-from retally.procedures import TOTALS, Pass
 from retally.sql.connect import pool
-from retally.sql.errors import RetallyError
-from retally.worker import http
-from retally.worker.health import Health
-from retally.worker.http import Address, serve
 from retally.worker.metrics import FAULTS, PASS_OUTCOMES, Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import psycopg
-
-INTERVALS = {"subscription": 3.0, "resource": 10.0}
-_PATIENCE = 60.0  # seconds, for what takes far below one
-
-Sample = tuple[str, tuple[tuple[str, str], ...]]
-
-
-@dataclass
-class Clock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
-class Scene:
-    """A worker's metrics, served, and the clock by which its gauges grow stale."""
-
-    clock: Clock = field(default_factory=Clock)
-
-    def __post_init__(self) -> None:
-        self.metrics = Metrics(INTERVALS, clock=self.clock)
-        self.health = Health(INTERVALS)
-
-    address: Address = field(init=False)
-
-    def get(self, path: str, method: str = "GET", **headers: str) -> bytes:
-        request = Request(self.address.url + path, method=method, headers=headers)
-        with urlopen(request, timeout=_PATIENCE) as answer:
-            return bytes(answer.read())
-
-    def scrape(self) -> dict[Sample, float]:
-        return samples(self.get("/metrics").decode())
-
-    def value(self, name: str, **labels: str) -> float | None:
-        return self.scrape().get((name, tuple(sorted(labels.items()))))
-
-
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    scene = Scene()
-    with serve(scene.metrics, scene.health, "127.0.0.1", 0) as scene.address:
-        yield scene
-
-
-def samples(text: str) -> dict[Sample, float]:
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def gauges(told: dict[Sample, float], label: str, value: str) -> set[str]:
-    """The names of the gauges that have this label with this value."""
-    counted = ("_total", "_count", "_sum", "_bucket")
-    return {
-        name for name, labels in told if (label, value) in labels and not name.endswith(counted)
-    }
-
-
-def found(total: str, **amounts: int) -> Pass:
-    numbers = dict.fromkeys(
-        ("rows_adrift", "rows_changed", "rows_deferred", "rows_failed", "core_units", "gpus"), 0
-    )
-    return Pass("id", total, **(numbers | amounts), seconds=0.01, problems=())
-
-
-def exercised() -> Metrics:
-    """Metrics to which all has happened that can happen: every name is exported, with labels."""
-    metrics = Metrics(INTERVALS)
-    for tick in INTERVALS:
-        metrics.claimed(tick, 3, 2)
-        for action in ("rebuilt", "watched", "repaired"):
-            metrics.served(tick, "comet", action, [found(total) for total in TOTALS], 0.1)
-        metrics.show_failed(tick, "comet", "refused")
-        metrics.repair_refused(tick, "comet")
-        metrics.deferred(tick, "comet")
-        metrics.deferred(tick, None)
-        metrics.pass_failed(tick, "refused")
-        metrics.pass_over(tick, 2, 0.5, late=False)
-        metrics.pass_over(tick, 2, 5.0, late=True)
-    metrics.repaired("comet", "job", 3)
-    metrics.fault("disk_full")
-    metrics.database_up(True)
-    metrics.reloaded(True)
-    metrics.reloaded(False)
-    metrics.watch_pool(lambda: {"pool_max": 4})
-    return metrics
 
 
 def test_a_pass_is_told_by_show_and_total(scene: Scene) -> None:
@@ -210,7 +108,7 @@ def test_a_failing_show_is_told_for_as_long_as_its_pause_may_be_and_its_drift_is
 
 def test_a_show_that_never_succeeded_has_an_attempt_and_no_success(scene: Scene) -> None:
     scene.metrics.deferred("resource", "comet")
-    scene.metrics.repair_refused("resource", "luna")
+    scene.metrics.repair_refused("resource", "luna", [])
     for show in ("comet", "luna"):
         at = {"tick": "resource", "show": show}
         assert scene.value("retally_last_attempt_timestamp_seconds", **at) is not None
@@ -219,6 +117,18 @@ def test_a_show_that_never_succeeded_has_an_attempt_and_no_success(scene: Scene)
     assert scene.value("retally_last_attempt_timestamp_seconds", **at) is not None
     at["show"] = "comet"
     assert scene.value("retally_last_attempt_timestamp_seconds", **at) is None
+
+
+def test_what_a_refused_repair_found_is_told_until_its_pause_is_over_and_all_of_it_is_left(
+    scene: Scene,
+) -> None:
+    at = {"show": "comet", "total": "job"}
+    scene.metrics.repair_refused("resource", "comet", [found("job", rows_adrift=7)])
+    scene.clock.now += 599
+    assert scene.value("retally_drift_rows", **at) == 7
+    assert scene.value("retally_rows_left", **at) == 7
+    scene.clock.now += 2
+    assert scene.value("retally_drift_rows", **at) is None
 
 
 def test_a_reload_changes_how_long_gauges_last_and_ends_those_of_a_tick_that_is_gone(
@@ -303,7 +213,7 @@ def test_the_repairs_of_a_show_begin_with_no_refusal(scene: Scene) -> None:
     scene.metrics.served("resource", "comet", "repaired", [], 0.1)
     scene.metrics.repaired("comet", "job", 4)
     assert scene.value("retally_show_passes_total", **at) == 0
-    scene.metrics.repair_refused("resource", "comet")
+    scene.metrics.repair_refused("resource", "comet", [])
     assert scene.value("retally_show_passes_total", **at) == 1
     assert scene.value("retally_rows_repaired_total", show="comet", total="job") == 4
 
@@ -333,7 +243,7 @@ def test_the_use_of_the_pool_is_that_of_the_moment(
         assert told["retally_pool_connections_idle", ()] == 0
         assert told["retally_pool_requests_total", ()] == 3
         assert told["retally_pool_request_errors_total", ()] == 1
-        assert 0.1 <= told["retally_pool_wait_seconds_total", ()] < _PATIENCE
+        assert 0.1 <= told["retally_pool_wait_seconds_total", ()] < PATIENCE
 
 
 def test_names_and_labels_keep_to_the_rules() -> None:
@@ -362,7 +272,7 @@ def test_scrapes_beside_passes_lose_nothing_and_see_whole_shows(scene: Scene) ->
     begun = threading.Barrier(4)
 
     def work(show: str) -> None:
-        begun.wait(_PATIENCE)
+        begun.wait(PATIENCE)
         for number in range(rounds):
             passes = [
                 found(total, rows_adrift=number, rows_changed=1) for total in ("job", "layer")
@@ -373,7 +283,7 @@ def test_scrapes_beside_passes_lose_nothing_and_see_whole_shows(scene: Scene) ->
             scene.metrics.claimed("resource", 2, 1)
 
     def watch() -> int:
-        begun.wait(_PATIENCE)
+        begun.wait(PATIENCE)
         torn = 0
         while any(not each.done() for each in working):
             told = scene.scrape()
@@ -388,124 +298,7 @@ def test_scrapes_beside_passes_lose_nothing_and_see_whole_shows(scene: Scene) ->
     with ThreadPoolExecutor(4) as threads:
         working = [threads.submit(work, show) for show in ("a", "b")]
         watching = [threads.submit(watch) for _ in range(2)]
-        assert [each.result(_PATIENCE) for each in working] == [None, None]
-        assert [each.result(_PATIENCE) for each in watching] == [0, 0]
+        assert [each.result(PATIENCE) for each in working] == [None, None]
+        assert [each.result(PATIENCE) for each in watching] == [0, 0]
     for show in ("a", "b"):
         assert scene.value("retally_rows_changed_total", show=show, total="job") == rounds
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The socket's own time-out is so long that it cannot be what ends a client."""
-    monkeypatch.setattr(http._Handler, "timeout", 10 * _PATIENCE)
-
-
-@pytest.mark.usefixtures("patient")
-def test_a_client_that_hangs_holds_up_neither_others_nor_the_end(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    scene = Scene()
-    with contextlib.ExitStack() as serving, socket.socket() as silent, socket.socket() as slow:
-        scene.address = serving.enter_context(serve(scene.metrics, scene.health, "127.0.0.1", 0))
-        for client in (silent, slow):
-            client.settimeout(_PATIENCE)
-            client.connect((scene.address.host, scene.address.port))
-        slow.sendall(b"GET /metr")
-        assert scene.value("retally_last_reload_successful") == 1
-        end = threading.Thread(target=serving.pop_all().close, daemon=True)
-        end.start()
-        end.join(_PATIENCE)
-        assert not end.is_alive()
-        assert silent.recv(1) == b""
-        assert slow.recv(1) == b""
-    with pytest.raises(URLError):
-        scene.get("/metrics")
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.usefixtures("patient")
-def test_a_client_that_takes_too_long_is_cut_off_whatever_it_sends(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "_CLIENT_SECONDS", 0.1)
-    with socket.create_connection((scene.address.host, scene.address.port), _PATIENCE) as client:
-        client.sendall(b"GET /metrics HTTP/1.0\r\nX-Never: end")
-        assert client.recv(1) == b""
-
-
-def test_a_crowd_of_clients_is_turned_away_at_the_door(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "_CLIENTS", 1)
-    place = (scene.address.host, scene.address.port)
-    with (
-        socket.create_connection(place, _PATIENCE),
-        socket.create_connection(place, _PATIENCE) as second,
-    ):
-        assert second.recv(1) == b""
-
-
-def test_a_failure_while_collecting_is_an_answer_of_its_own_and_the_server_lives_on(
-    scene: Scene,
-) -> None:
-    scene.metrics.watch_pool(lambda: {"pool_max": 1 // 0})
-    with pytest.raises(HTTPError) as refused:
-        scene.get("/metrics")
-    assert refused.value.code == 500
-    refused.value.close()
-    assert scene.get("/healthz") == b"ok\n"
-
-
-def test_only_get_and_head_on_three_paths_are_answered(scene: Scene) -> None:
-    text = scene.get("/metrics")
-    assert text.startswith(b"# HELP")
-    with socket.create_connection((scene.address.host, scene.address.port), _PATIENCE) as client:
-        client.sendall(b"HEAD /metrics HTTP/1.0\r\n\r\n")
-        head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.0 200 OK\r\n")
-    length = re.search(rb"Content-Length: (\d+)", head)
-    assert length is not None
-    assert int(length[1]) > 1000
-    assert body == b""
-    for path, method, code in (
-        ("/", "GET", 404),
-        ("/metrics/", "GET", 404),
-        ("/metrics", "POST", 405),
-        ("/readyz", "DELETE", 405),
-    ):
-        with pytest.raises(HTTPError) as refused:
-            scene.get(path, method)
-        assert refused.value.code == code
-        refused.value.close()
-    assert b"# EOF" in scene.get("/metrics", Accept="application/openmetrics-text;version=1.0.0")
-    only = scene.get("/metrics?name%5B%5D=retally_tick_interval_seconds").decode()
-    assert {name for name, _ in samples(only)} == {"retally_tick_interval_seconds"}
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]", "localhost", ""])
-def test_a_port_that_is_taken_is_an_error_that_says_which_option_to_use(host: str) -> None:
-    if ":" in host and not socket.has_dualstack_ipv6():
-        pytest.skip("no IPv6 here")
-    scene = Scene()
-    with serve(scene.metrics, scene.health, host, 0) as scene.address:
-        assert scene.get("/healthz") == b"ok\n"
-        with (
-            pytest.raises(RetallyError, match=str(scene.address.port)) as refused,
-            serve(scene.metrics, scene.health, host, scene.address.port),
-        ):
-            pass
-    assert "--metrics-port" in refused.value.hint
-    # and it is free again at once
-    with serve(scene.metrics, scene.health, host, scene.address.port) as again:
-        assert again == scene.address
-
-
-@pytest.mark.parametrize(("host", "port"), [("192.0.2.1", 0), ("no.such.host.invalid", 0)])
-def test_an_address_that_is_not_ours_is_an_error_that_names_it(host: str, port: int) -> None:
-    scene = Scene()
-    with (
-        pytest.raises(RetallyError, match=host) as refused,
-        serve(scene.metrics, scene.health, host, port),
-    ):
-        pass
-    assert "--metrics-host" in refused.value.hint

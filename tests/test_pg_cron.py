@@ -152,7 +152,7 @@ def test_a_show_that_fails_stops_no_other_one_and_is_found_as_the_page_says(
         "CREATE TRIGGER refuse BEFORE UPDATE ON subscription FOR EACH ROW"
         f" WHEN (NEW.pk_show = '{bad.show}') EXECUTE FUNCTION refuse()"
     )
-    farm.execute("UPDATE retally.pass SET finished_at = now() - interval '1 hour'")
+    farm.execute("UPDATE retally.pass SET succeeded_at = now() - interval '1 hour'")
     farm.close()
     as_worker(cron_server, "SELECT cron.schedule('r', '* * * * *', 'CALL retally.recompute_all()')")
 

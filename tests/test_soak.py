@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import pytest
 from bouncer import program
-from soak import Claim, Count, Options, PassCounter, parse, soak
+from soak import soak
+from soak_farm import Options, parse
+from soak_passes import Claim, Count, PassCounter
 
 _SHORT = Options(
-    seconds=10,
+    seconds=7,
     workers=2,
-    kill_every=3,
+    kill_every=2.5,
     restart_server=1,
     shows=4,
     procs=200,
     arrivals=20,
-    subscription_interval=1,
-    resource_interval=2,
+    subscription_interval=0.5,
+    resource_interval=1,
     grace=30,
+)
+
+_REST = (
+    "--rest --seconds 1.5 --shows 3 --procs 100 --subscription-interval 0.5 --resource-interval 1"
 )
 
 # Of ten passes one that is late makes 10 %: these two are for long runs on a quiet machine.
@@ -46,7 +52,7 @@ def test_killed_workers_and_a_restarted_server_leave_no_drift(pgbouncer: bool) -
 
 
 def test_a_worker_at_rest_is_measured() -> None:
-    claims = soak(parse(["--rest", "--seconds", "3", "--shows", "3", "--procs", "100"]))
+    claims = soak(parse(_REST.split()))
 
     assert failing([claim for claim in claims if "uses under" not in claim.name]) == []
     assert [float(c.seen.split()[0]) > 0 for c in claims if "uses under" in c.name] == [True, True]

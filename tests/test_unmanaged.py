@@ -137,7 +137,7 @@ def test_a_refused_repair_is_an_error_that_is_kept_and_its_drift_is_still_seen(
     wrong = state(farm_db, other)
     run(farm_db, shared, "repair")
     assert state(farm_db, other) == wrong
-    assert passes(farm_db, other[0]) == [("watched", 4, 0, 1200)]
+    assert passes(farm_db, other[0]) == [("refused", 4, 0, 1200)]
     (due,) = farm_db.execute(
         "SELECT failures, error FROM retally.due WHERE scope = %s", (other[0].show,)
     ).fetchall()

@@ -123,8 +123,9 @@ def test_a_worker_can_be_stopped_while_its_database_is_away(
         with psycopg.connect(server.dsn(), autocommit=True) as conn:
             create_schema(conn)
             install(conn)
-        worker = start(server.dsn())
-        worker.await_event("worker started")
+            managed_show(conn)
+        worker = start(server.dsn(), RETALLY_SHUTDOWN_GRACE="0.5")
+        worker.await_event("totals rebuilt")
         server.stop_server()
         worker.await_event("database lost, waiting for it")
 

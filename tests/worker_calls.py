@@ -47,8 +47,13 @@ WORKER_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     ),
     "note_passes": (
         "SELECT retally.note_passes(ARRAY[ROW('{show}', 'tick', 'job', 'rebuilt', 'me', now(),"
-        " 0.5, 3, 2, 1, 0, 5, 6, '{{}}', 1, now())]::retally.pass[])",
+        " 0.5, 3, 2, 1, 0, 5, 6, '{{}}', NULL, NULL, NULL)]::retally.pass[])",
         [(None,)],
+    ),
+    "note_mended": (
+        "SELECT retally.note_mended(ROW('{show}', 'tick', 'job', 'rebuilt', 'me', now(), 0.5, 3,"
+        " 2, 1, 0, 5, 6, '{{}}', NULL, NULL, NULL)::retally.pass, '{{a}}')",
+        [("",)],
     ),
     "prune": ("CALL retally.prune()", [(0, 0)]),
     "set_mode": ("CALL retally.set_mode('comet', 'repair')", []),

@@ -13,7 +13,6 @@ import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from small_farm import Rows, Work, make_work, stored
@@ -22,6 +21,8 @@ from retally.procedures import TOTALS, routines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import psycopg
 
     Connect = Callable[[], psycopg.Connection]
     Start = Callable[..., "WorkerProcess"]

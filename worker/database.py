@@ -73,6 +73,12 @@ class Database:
         self._closed = False
         self._lost_at: float | None = None
 
+    @property
+    def lost(self) -> bool:
+        """Whether the latest attempt to reach it failed."""
+        with self._changed:
+            return self._lost_at is not None
+
     def open(self) -> None:
         """Begin to hand out connections."""
         self._pool.open()
@@ -113,9 +119,12 @@ class Database:
         """
         with self._changed:
             running = list(self._in_use)
-        for conn in running:
-            with contextlib.suppress(psycopg.Error):
-                conn.cancel_safe(timeout=_CANCEL_SECONDS)
+        # all at once: of a server that is frozen none of them gets an answer
+        cancelling = [threading.Thread(target=_cancel, args=(conn,)) for conn in running]
+        for thread in cancelling:
+            thread.start()
+        for thread in cancelling:
+            thread.join()
         with self._changed:
             self._changed.wait_for(lambda: not self._in_use, _CANCEL_SECONDS)
             for conn in self._in_use:
@@ -198,6 +207,11 @@ def limited(conn: psycopg.Connection, statement_timeout: float) -> Iterator[None
     with translated(), conn.transaction():
         conn.execute(_LIMITS, limits)
         yield
+
+
+def _cancel(conn: psycopg.Connection) -> None:
+    with contextlib.suppress(psycopg.Error):
+        conn.cancel_safe(timeout=_CANCEL_SECONDS)
 
 
 def _cut(conn: psycopg.Connection) -> None:

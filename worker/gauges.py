@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from retally.procedures.records import WRITING
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -85,11 +87,13 @@ class ShowGauges(Collector):
         with self._lock:
             tried = self._try(tick, show, 0.0)
             tried.success = tried.attempt
-            for each in passes:
-                # who only watches leaves all of it; else what was busy, or cannot be made exact
-                busy = each.rows_deferred + each.rows_failed
-                left = each.rows_adrift if action == "watched" else busy
-                self._found[show, each.total] = _Found(tried.until, tick, each, left)
+            self._find(tick, show, action, passes, tried.until)
+
+    def refused(self, tick: str, show: str, passes: Sequence[Pass]) -> None:
+        """Tried, and nothing may be written; ``passes``: what it found, by total."""
+        with self._lock:
+            tried = self._try(tick, show, _FAILURE_SECONDS)
+            self._find(tick, show, "refused", passes, tried.until)
 
     def collect(self) -> Iterator[Metric]:
         """What is not stale; forgets the rest."""
@@ -122,6 +126,15 @@ class ShowGauges(Collector):
         for name, text, value in _FOUND:
             values = ((key, value(each)) for key, each in found)
             yield _gauge(name, text, ("show", "total"), values)
+
+    def _find(
+        self, tick: str, show: str, action: str, passes: Sequence[Pass], until: float
+    ) -> None:
+        for each in passes:
+            # who writes leaves what was busy, or cannot be made exact; others leave all of it
+            busy = each.rows_deferred + each.rows_failed
+            left = busy if action in WRITING else each.rows_adrift
+            self._found[show, each.total] = _Found(until, tick, each, left)
 
     def _try(self, tick: str, show: str, at_least: float) -> _Tried:
         lasts = max(_STALE_AFTER * self._intervals.get(tick, 0.0), at_least)

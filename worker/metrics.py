@@ -134,10 +134,10 @@ class Metrics:
         self._counters.pass_shows.labels(tick).inc(shows)
         self._ticks.over(tick)
 
-    def repair_refused(self, tick: str, show: str) -> None:
-        """A repair would have changed too much of the show, and changed nothing."""
+    def repair_refused(self, tick: str, show: str, passes: Sequence[Pass]) -> None:
+        """A repair would have changed too much, and changed nothing; ``passes``: what it found."""
         self._counters.show_passes.labels(tick, show, "refused").inc()
-        self._shows.attempted(tick, show, failed=True)
+        self._shows.refused(tick, show, passes)
 
     def repaired(self, show: str, total: str, rows: int) -> None:
         """A repair changed so many rows of an unmanaged show."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from retally.worker.ticks import Shared, Tick
 
     Found = dict[str, list[Finding]]
+    Claimed = tuple[Show, str]  # a show and the action of its pass
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Passes:
         self._shared = shared
         self._report = report
 
-    def serve(self, shows: Sequence[tuple[Show, str]], failures: Mapping[str, int]) -> None:
+    def serve(self, shows: Sequence[Claimed], failures: Mapping[str, int]) -> None:
         """One pass over these shows; ``failures``: how many passes running have failed, by id.
 
         Raises what ends the whole pass: a lost database, the worker's end, and what stands in the
@@ -66,11 +67,10 @@ class Passes:
         found = self._find(shows)
         seconds = time.monotonic() - started
         # most shows have nothing to write: all of these are kept in one transaction
-        still = [each for each in shows if _is_still(each[1], found.get(each[0].show_id))]
+        still, others = _parted(shows, found)
         self._keep(still, found, seconds)
-        recovered = [show.show_id for show, _ in still if failures[show.show_id]]
+        served = [show.show_id for show, _ in still]
         # what is claimed but not begun when the worker stops is due again after one interval
-        others = [each for each in shows if each not in still]
         begun = takewhile(lambda _: not self._shared.stop.is_set(), others)
         tasks = (
             partial(self._serve_one, show, action, found.get(show.show_id))
@@ -78,13 +78,13 @@ class Passes:
         )
         for outcome in spread(self._shared.menders, self._shared.width, tasks):
             self._shared.health.moved(self._tick.name)
-            if self._settle(outcome, failures) and failures[outcome.show.show_id]:
-                recovered.append(outcome.show.show_id)
-        if recovered:
+            if self._settle(outcome, failures):
+                served.append(outcome.show.show_id)
+        if recovered := [show_id for show_id in served if failures[show_id]]:
             with self._shared.database.transaction() as conn:
                 routines.note_recovery(conn, self._tick.name, recovered)
 
-    def _find(self, shows: Sequence[tuple[Show, str]]) -> Found:
+    def _find(self, shows: Sequence[Claimed]) -> Found:
         """What is adrift by show, found in one statement; empty where that one statement fails.
 
         Each show is then looked at by itself, so that bad data of one does not stop the others.
@@ -101,17 +101,23 @@ class Passes:
             return {}
         return by_show
 
-    def _keep(self, shows: Sequence[tuple[Show, str]], found: Found, seconds: float) -> None:
+    def _keep(self, shows: Sequence[Claimed], found: Found, seconds: float) -> None:
         """Keep and report passes that write nothing."""
         if not shows:
             return
         by_action: dict[str, list[Finding]] = defaultdict(list)
         for show, action in shows:
             by_action[action] += found[show.show_id]
-        with self._shared.database.transaction() as conn:
-            # in order, as another worker may come to the same rows when a pass takes too long
-            for action, findings in sorted(by_action.items()):
-                self._note(conn, findings, action, seconds)
+        try:
+            with self._shared.database.transaction() as conn:
+                # in order, as another worker may come to these rows when a pass takes too long
+                for action, findings in sorted(by_action.items()):
+                    self._note(conn, findings, action, seconds)
+        except DatabaseError as error:
+            if not gave_way(error):
+                raise
+            # somebody holds a row of the results: no reason to leave totals adrift
+            self._report.not_kept(error)
         for show, action in shows:
             passes = [_unwritten(finding, seconds) for finding in found[show.show_id]]
             self._report.served(show, action, passes, seconds)
@@ -167,16 +173,26 @@ class Passes:
 
     def _leave_alone(self, outcome: Outcome, error: Exception, failures: int) -> None:
         """Keep and tell what stays adrift, and why; no worker takes the show up for a while."""
-        show, found, tick = outcome.show, outcome.found, self._tick
-        if found and isinstance(error, RepairRefusedError):
-            passes = [_unwritten(finding, outcome.seconds) for finding in found]
-            self._report.served(show, "watched", passes, outcome.seconds)
+        show, found, tick = outcome.show, outcome.found or [], self._tick
         pause = pause_after(failures, tick.interval)
-        self._report.failed(show, error, pause)
+        refused = isinstance(error, RepairRefusedError)
+        if refused:
+            passes = [_unwritten(finding, outcome.seconds) for finding in found]
+            self._report.refused(show, error, passes, pause)
+        else:
+            self._report.failed(show, error, pause)
         with self._shared.database.transaction() as conn:
-            if found:
-                self._note(conn, found, "watched", outcome.seconds)
+            self._note(conn, found, "refused" if refused else "failed", outcome.seconds)
             routines.note_failure(conn, tick.name, show.show_id, pause, str(error))
+
+
+def _parted(shows: Sequence[Claimed], found: Found) -> tuple[list[Claimed], list[Claimed]]:
+    """The shows that a pass has nothing to write of, and the others."""
+    parts: tuple[list[Claimed], list[Claimed]] = ([], [])
+    for show, action in shows:
+        still = _is_still(action, found.get(show.show_id))
+        parts[0 if still else 1].append((show, action))
+    return parts
 
 
 def _is_still(action: str, found: Iterable[Finding] | None) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from retally.sql.errors import RepairRefusedError, RetallyError, ShowBusyError
+from retally.sql.errors import RetallyError, ShowBusyError
 from retally.worker.faults import kind_of
 
 if TYPE_CHECKING:
@@ -43,11 +43,14 @@ class Report:
         self._late = False
         self._sums: Counter[str] = Counter()
 
+    def begun(self) -> None:
+        """A pass begins; what one that failed had found is not among its sums."""
+        self._sums.clear()
+
     def served(self, show: Show, action: str, passes: Sequence[Pass], seconds: float) -> None:
         """A show was served; ``seconds``: how long that took, waiting for its turn included."""
         self._metrics.served(self._tick, show.name, action, passes, seconds)
-        if action != "watched":
-            self._refusals.pop(show.show_id, None)
+        self._refusals.pop(show.show_id, None)
         if action == "repaired":
             for each in passes:
                 self._metrics.repaired(show.name, each.total, each.rows_changed)
@@ -77,18 +80,26 @@ class Report:
         self._metrics.fault(kind)
         if show is None:
             self._metrics.pass_failed(self._tick, kind)
-        elif isinstance(error, RepairRefusedError):
-            self._metrics.repair_refused(self._tick, show.name)
-            if self._refusals.get(show.show_id) == str(error):
-                return  # told before, and nothing has changed since
-            self._refusals[show.show_id] = str(error)
         else:
             self._metrics.show_failed(self._tick, show.name, kind)
+        self._tell_failure(show, error, pause)
+
+    def refused(self, show: Show, error: Exception, passes: Sequence[Pass], pause: float) -> None:
+        """A repair was refused, and is tried again in ``pause`` seconds; ``passes``: its finds."""
+        self._sums.update(_summed(passes))
+        self._sums["shows_failed"] += 1
+        self._metrics.repair_refused(self._tick, show.name, passes)
+        if self._refusals.get(show.show_id) == str(error):
+            return  # told before, and nothing has changed since
+        self._refusals[show.show_id] = str(error)
+        self._tell_failure(show, error, pause)
+
+    def _tell_failure(self, show: Show | None, error: Exception, pause: float) -> None:
         expected = isinstance(error, RetallyError)
         _log.error(
             "failed",
             **self._where(show),
-            kind=kind,
+            kind=kind_of(error),
             error=str(error) if expected else repr(error),
             hint=getattr(error, "hint", ""),
             retry_in_seconds=round(pause, 1),
@@ -99,6 +110,11 @@ class Report:
         """What all shows have adrift could not be found at once; each is looked at by itself."""
         self._metrics.fault(kind_of(error))
         _log.info("looking at each show by itself", tick=self._tick, reason=str(error))
+
+    def not_kept(self, error: RetallyError) -> None:
+        """The results of shows that had nothing to write were not kept; the next ones will be."""
+        self._metrics.fault(kind_of(error))
+        _log.warning("results not kept", tick=self._tick, reason=str(error))
 
     def broken_off(self) -> None:
         """The worker stops: what the pass had not committed is undone."""

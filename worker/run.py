@@ -131,6 +131,7 @@ class Worker:
                     requests.reload.clear()
                     if self._read_again():
                         return
+            _log.info("worker stopping", worker=self._name)
             systemd.stopping(self._settings.shutdown_grace + _SLACK_SECONDS)
 
     def _read_again(self) -> bool:

@@ -122,19 +122,23 @@ class Service:
 
     def _end(self, hurry: threading.Event) -> None:
         """Wait for the passes in hand; undo them when that takes too long."""
-        _log.info("worker stopping", worker=self._worker)
         self._stop.set()
         over = threading.Event()
         limit = threading.Thread(target=self._cancel_late, args=(hurry, over), daemon=True)
         limit.start()
         try:
-            with contextlib.suppress(RetallyError), self._database.transaction() as conn:
-                routines.forget_worker(conn, self._worker)
+            self._say_goodbye()
             self._database.close()
             self._scheduler.shutdown(wait=True)
         finally:
             over.set()
             limit.join()
+
+    def _say_goodbye(self) -> None:
+        """The others share out this worker's shows at once; without it, after a few intervals."""
+        if not self._database.lost:
+            with contextlib.suppress(RetallyError), self._database.transaction() as conn:
+                routines.forget_worker(conn, self._worker)
 
     def _cancel_late(self, hurry: threading.Event, over: threading.Event) -> None:
         until = time.monotonic() + self._settings.shutdown_grace

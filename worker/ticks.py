@@ -113,6 +113,7 @@ class TickRunner:
         Answers with when the next slot begins, by time.monotonic().
         """
         served, seconds, over_at = 0, 0.0, float("inf")
+        self._report.begun()
         while not self._shared.stop.is_set():
             claim, shows = self._claim()
             over_at = time.monotonic() + claim.next_in

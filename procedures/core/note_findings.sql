@@ -1,5 +1,5 @@
 -- Keeps what was found as passes that wrote nothing: of quiet scopes and of watched ones.
--- p_action: rebuilt, watched or repaired. p_seconds: how long finding took.
+-- p_action: as in retally.pass. p_seconds: how long finding took.
 -- Writes: as note_passes(), and takes these totals out of retally.deferred.
 CREATE OR REPLACE FUNCTION retally.note_findings(
     p_findings retally.finding[], p_action text, p_tick text, p_worker text,
@@ -16,7 +16,8 @@ BEGIN
             SELECT
                 ROW(
                     f.show_id, p_tick, f.total, p_action, p_worker, v_now, p_seconds,
-                    f.rows_adrift, 0, 0, f.rows_failed, f.core_units, f.gpus, f.problems, 1, v_now
+                    f.rows_adrift, 0, 0, f.rows_failed, f.core_units, f.gpus, f.problems,
+                    NULL, NULL, NULL
                 )::retally.pass
             FROM unnest(p_findings) AS f
         )

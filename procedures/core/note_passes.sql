@@ -1,6 +1,6 @@
 -- Keeps the results of passes: the latest per scope, tick and total, and in the history one every
 -- setting.history_every, each that changed something and each that found something new adrift.
--- p_passes: rows for retally.pass, whose passes and history_at are ours to set.
+-- p_passes: rows for retally.pass, whose last three columns are ours to set.
 -- Writes: retally.pass, retally.history (both unlogged).
 CREATE OR REPLACE FUNCTION retally.note_passes(p_passes retally.pass[])
 RETURNS void
@@ -9,7 +9,8 @@ AS $$
     WITH noted AS (
         INSERT INTO retally.pass AS p (
             scope, tick, total, action, worker, finished_at, seconds, rows_adrift, rows_changed,
-            rows_deferred, rows_failed, core_units_adrift, gpus_adrift, problems, passes, history_at
+            rows_deferred, rows_failed, core_units_adrift, gpus_adrift, problems, passes,
+            history_at, succeeded_at
         )
         SELECT
             n.scope,
@@ -27,7 +28,8 @@ AS $$
             n.gpus_adrift,
             n.problems,
             1 AS passes,
-            n.finished_at AS history_at
+            n.finished_at AS history_at,
+            CASE WHEN n.action NOT IN ('refused', 'failed') THEN n.finished_at END AS succeeded_at
         FROM unnest(p_passes) AS n
         -- two sessions that note the same rows must come to them in the same order: mend()'s
         ORDER BY n.scope, array_position(retally.totals(), n.total), n.tick
@@ -63,7 +65,8 @@ AS $$
                         )
                         THEN excluded.finished_at
                     ELSE p.history_at
-                END
+                END,
+                succeeded_at = coalesce(excluded.succeeded_at, p.succeeded_at)
         RETURNING p.*
     )
 

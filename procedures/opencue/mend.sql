@@ -2,7 +2,7 @@
 -- what is written: a finding only says where to look, and may be old. One row per finding: rows
 -- deferred are still busy, failed ones among the problems; changes only for p_action repaired.
 -- Locks: the shows' writer locks, then the rows adrift, in the order of the booking path. p_wait:
--- see patient_keys(). Writes: the totals, and as note_passes() and note_deferred(). RT003, RT005.
+-- see patient_keys(). Writes: the totals, and as note_mended(). Raises RT003, RT005.
 CREATE OR REPLACE FUNCTION retally.mend(
     p_findings retally.finding[], p_wait boolean, p_action text DEFAULT 'rebuilt',
     p_tick text DEFAULT 'by hand', p_worker text DEFAULT current_user
@@ -58,15 +58,13 @@ BEGIN
         problems := v_finding.problems || v_done.problems;
         changes := v_done.changes;
         seconds := extract(EPOCH FROM clock_timestamp() - v_started);
-        PERFORM retally.note_deferred(show_id, total, v_done.busy);
-        PERFORM retally.note_passes(
-            ARRAY[
-                ROW(
-                    show_id, p_tick, total, p_action, p_worker, clock_timestamp(), seconds,
-                    rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus,
-                    problems, 1, clock_timestamp()
-                )::retally.pass
-            ]
+        PERFORM retally.note_mended(
+            ROW(
+                show_id, p_tick, total, p_action, p_worker, clock_timestamp(), seconds,
+                rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus,
+                problems, NULL, NULL, NULL
+            )::retally.pass,
+            v_done.busy
         );
         v_started := clock_timestamp();
         RETURN NEXT;

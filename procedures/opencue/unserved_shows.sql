@@ -1,6 +1,6 @@
 -- The shows that the ticks should serve and do not. fault: failing (the latest passes of a tick
--- have failed: tick, error), or late (rebuilt shows only: no pass over totals for p_after and three
--- of its intervals; last_pass is the oldest of them, null when none is known).
+-- have failed: tick, error), or late (rebuilt shows only: no success over totals for p_after and
+-- three of its intervals; last_pass is the oldest success, null when none is known).
 -- A show whose flag was set within p_after is given that long.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.unserved_shows(p_after interval)
@@ -17,10 +17,10 @@ AS $$
             t.total,
             t.place,
             (
-                SELECT max(p.finished_at)
+                SELECT max(p.succeeded_at)
                 FROM retally.pass AS p
                 WHERE p.scope = s.show_id AND p.total = t.total
-            ) AS finished_at
+            ) AS succeeded_at
         FROM retally.shows() AS s
         CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
         WHERE s.rebuilt
@@ -46,7 +46,7 @@ AS $$
         'late',
         NULL,
         array_agg(l.total ORDER BY l.place),
-        CASE WHEN bool_and(l.finished_at IS NOT NULL) THEN min(l.finished_at) END,
+        CASE WHEN bool_and(l.succeeded_at IS NOT NULL) THEN min(l.succeeded_at) END,
         NULL
     FROM latest AS l
     CROSS JOIN
@@ -56,7 +56,7 @@ AS $$
             WHERE d.scope = l.show_id
         ) AS b
     WHERE
-        coalesce(l.finished_at < b.bound, TRUE)
+        coalesce(l.succeeded_at < b.bound, TRUE)
         AND NOT EXISTS (
             SELECT FROM retally.scope_flag AS f
             WHERE f.scope = l.show_id AND f.set_at > clock_timestamp() - p_after

@@ -50,12 +50,18 @@ CREATE UNLOGGED TABLE retally.pass (
     problems text[] NOT NULL,
     passes bigint NOT NULL,
     history_at timestamptz NOT NULL,
+    succeeded_at timestamptz,
     CONSTRAINT pass_pk PRIMARY KEY (scope, tick, total),
-    CONSTRAINT pass_action_is_known CHECK (action IN ('rebuilt', 'watched', 'repaired'))
+    CONSTRAINT pass_action_is_known
+    CHECK (action IN ('rebuilt', 'watched', 'repaired', 'refused', 'failed'))
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE retally.pass IS
 'The latest pass over each total of each scope. Unlogged: a tick should cost no WAL.';
 COMMENT ON COLUMN retally.pass.tick IS 'The tick, or by hand.';
+COMMENT ON COLUMN retally.pass.action IS
+'What became of what was found adrift: all but rebuilt and repaired have left it as it is.';
+COMMENT ON COLUMN retally.pass.succeeded_at IS
+'When a pass last did what it was to do; null: none has.';
 COMMENT ON COLUMN retally.pass.passes IS 'How many passes there were.';
 COMMENT ON COLUMN retally.pass.history_at IS 'When one of them last left a row in history.';
 
