@@ -44,7 +44,8 @@ def undo(conn: psycopg.Connection, run: int, dry_run: bool, style: str) -> None:
 
     A row is put back where it still holds what the repair wrote; one that a booking or another
     repair has changed since is kept as it is. Each show is a transaction of its own. The undo is
-    itself a run, and can be undone. Exit code 5 when rows, or a show, stayed busy: undo RUN again.
+    itself a run, and can be undone. A show that is managed is not put back: exit code 1. Exit code
+    5 when rows, or a show, stayed busy: undo RUN again.
 
     \b
     Example:
@@ -55,16 +56,17 @@ def undo(conn: psycopg.Connection, run: int, dry_run: bool, style: str) -> None:
     shows = {show.show_id: show for show in routines.shows(conn)}
     if dry_run:
         _tell(repairs.restorable(conn, run), style)
-    _warn([shows[show_id] for show_id in show_ids if show_id in shows])
+    _warn([shows[show_id] for show_id in show_ids if show_id in shows], dry_run=dry_run)
     if not dry_run:
         sys.exit(_report(repairs.undo(conn, run), run, shows, style))
 
 
-def _warn(shows: Sequence[Show]) -> None:
-    """Where the ticks write themselves, an undo does not last."""
+def _warn(shows: Sequence[Show], *, dry_run: bool) -> None:
+    """Where the ticks write themselves, an undo does not last, or is not done at all."""
     for show in shows:
         if show.rebuilt:
-            note(f"note: show {show.name} is managed: its next tick makes it exact again")
+            if dry_run:  # otherwise the undo says so itself
+                note(f"note: show {show.name} is managed: it would not be put back")
         elif show.mode == "repair":
             note(
                 f"note: show {show.name} is in mode repair: its next tick repairs it again;"
@@ -79,8 +81,8 @@ def _tell(found: Sequence[Restorable], style: str) -> None:
     restored = len({(e.show_id, e.total, e.key) for e in found if e.restorable})
     kept = len({(e.show_id, e.total, e.key) for e in found if not e.restorable})
     note(
-        f"{counted(restored, 'row')} would be put back, {kept:,} kept (changed since, or gone);"
-        " nothing written (--dry-run)"
+        f"{counted(restored, 'row')} would be put back, {kept:,} kept (changed since, gone, or"
+        " managed); nothing written (--dry-run)"
     )
 
 
@@ -96,7 +98,15 @@ def _row(each: Restorable, style: str) -> Row:
 
 def _report(undone: Undone, run: int, shows: Mapping[str, Show], style: str) -> Exit:
     if style != "table":
-        columns = ("run", "undoes", "rows_restored", "rows_kept", "rows_deferred", "shows_busy")
+        columns = (
+            "run",
+            "undoes",
+            "rows_restored",
+            "rows_kept",
+            "rows_deferred",
+            "shows_busy",
+            "shows_refused",
+        )
         row: Row = {
             "run": undone.run,
             "undoes": run,
@@ -104,6 +114,7 @@ def _report(undone: Undone, run: int, shows: Mapping[str, Show], style: str) -> 
             "rows_kept": undone.rows_kept,
             "rows_deferred": undone.rows_deferred,
             "shows_busy": len(undone.shows_busy),
+            "shows_refused": len(undone.refusals),
         }
         print_rows([row], style, columns)
     for problem in undone.problems:
@@ -111,10 +122,14 @@ def _report(undone: Undone, run: int, shows: Mapping[str, Show], style: str) -> 
     for show_id in undone.shows_busy:
         name = shows[show_id].name if show_id in shows else show_id
         note(f"not done: show {name}: another session is rebuilding its totals")
+    for error in undone.refusals:
+        note(f"not done: {error} ({error.hint})")
     note(
         f"{counted(undone.rows_restored, 'row')} put back, {undone.rows_kept:,} kept"
         f" (changed since, or gone), {undone.rows_deferred:,} left because busy"
     )
     if undone.run is not None:
         note(f"run {undone.run}: `retally undo {undone.run}` takes this undo back")
+    if undone.refusals:
+        return Exit.ERROR
     return Exit.BUSY if undone.rows_deferred or undone.shows_busy else Exit.FINE

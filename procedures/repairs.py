@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, LiteralString
 
 from retally.procedures.ledger import whole_row
 from retally.procedures.records import Pass
-from retally.sql.errors import RepairRefusedError, ShowBusyError, UnknownRunError, translated
+from retally.sql.errors import (
+    ManagedShowError,
+    RepairRefusedError,
+    ShowBusyError,
+    UnknownRunError,
+    translated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +37,8 @@ class Undone:
     """What an undo did, itself the run ``run``; None when it changed nothing.
 
     ``rows_kept`` hold another value by now, or are gone; ``rows_deferred`` stayed locked.
-    ``shows_busy``: ids of shows that another writer held; nothing of theirs has changed.
+    ``shows_busy``: ids of shows that another writer held; ``refusals``: why shows are not put
+    back, those that are managed by now. Nothing of either has changed.
     """
 
     run: int | None
@@ -39,6 +46,7 @@ class Undone:
     rows_kept: int
     rows_deferred: int
     shows_busy: tuple[str, ...]
+    refusals: tuple[ManagedShowError, ...]
     problems: tuple[str, ...]
 
 
@@ -46,7 +54,8 @@ class Undone:
 class Restorable:
     """A slot that a run wrote, and what it holds ``now``, None where its row is gone.
 
-    ``restorable``: all slots of its row that the run wrote still hold what it wrote.
+    ``restorable``: all slots of its row that the run wrote still hold what it wrote, and its show
+    is not managed.
     """
 
     show: str | None
@@ -110,7 +119,8 @@ def refusal(
 def undo(conn: psycopg.Connection, run: int) -> Undone:
     """Put back what a run changed, where rows still hold what it wrote; a transaction per show.
 
-    Raises UnknownRunError. A show that another writer holds is left, and named.
+    Raises UnknownRunError. A show that another writer holds, or that is managed by now, is left,
+    and named.
     """
     query: LiteralString = """
         SELECT u.run, u.rows_restored, u.rows_kept, u.rows_deferred, u.problems
@@ -119,6 +129,7 @@ def undo(conn: psycopg.Connection, run: int) -> Undone:
     new_run: int | None = None
     counts = (0, 0, 0)
     busy: list[str] = []
+    refusals: list[ManagedShowError] = []
     problems: list[str] = []
     for show_id in run_show_ids(conn, run):
         try:
@@ -127,11 +138,14 @@ def undo(conn: psycopg.Connection, run: int) -> Undone:
         except ShowBusyError:
             busy.append(show_id)
             continue
+        except ManagedShowError as error:
+            refusals.append(error)
+            continue
         assert row is not None  # noqa: S101 - a function with OUT parameters answers with one row
         new_run = row[0]
         counts = (counts[0] + row[1], counts[1] + row[2], counts[2] + row[3])
         problems += row[4]
-    return Undone(new_run, *counts, tuple(busy), tuple(problems))
+    return Undone(new_run, *counts, tuple(busy), tuple(refusals), tuple(problems))
 
 
 def run_show_ids(conn: psycopg.Connection, run: int) -> list[str]:
@@ -156,7 +170,8 @@ def restorable(conn: psycopg.Connection, run: int) -> list[Restorable]:
     query: LiteralString = """
         SELECT
             s.name AS show, r.show_id, r.total, coalesce(n.name, r.key) AS name, r.key, r.slot,
-            r.before, r.after, r.now, r.restorable
+            r.before, r.after, r.now,
+            r.restorable AND NOT coalesce(s.rebuilt, FALSE) AS restorable
         FROM retally.restorable(%s) AS r
         LEFT JOIN retally.shows() AS s ON r.show_id = s.show_id
         LEFT JOIN retally.names() AS n ON r.total = n.total AND r.key = n.key

@@ -99,6 +99,10 @@ class UnknownRunError(RetallyError):
     """RT016: the ledger has no run of this number."""
 
 
+class ManagedShowError(RetallyError):
+    """RT017: an undo would put wrong totals into a show that is managed; nothing has changed."""
+
+
 class FarmExistsError(RetallyError):
     """The database already holds a farm, or tables that one would collide with."""
 
@@ -160,6 +164,7 @@ _BY_SQLSTATE: dict[str, type[RetallyError]] = {
     "RT014": JustTakenError,
     "RT015": RepairRefusedError,
     "RT016": UnknownRunError,
+    "RT017": ManagedShowError,
     "40P01": DeadlockError,
     "42501": PermissionDeniedError,
 }

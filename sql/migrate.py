@@ -79,7 +79,7 @@ def _refuse_other_routines(conn: psycopg.Connection) -> None:
         brought = f"retally {installed[0]}" if installed else "an unknown program"
         raise NotInstalledError(
             f"the routines in the schema retally are not this program's: {brought} brought them",
-            "run `retally install`",
+            "run `retally install`, or take the retally that brought them",
         )
 
 

@@ -57,6 +57,16 @@ def state(conn: psycopg.Connection, works: list[Work]) -> State:
     }
 
 
+def refuse_row(conn: psycopg.Connection, work: Work, error: str = "raise_exception") -> None:
+    """From now on a trigger of the farm raises over this work's layer row, over no other."""
+    conn.execute(
+        "CREATE FUNCTION refuse_row() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE 'not this row' USING ERRCODE = '{error}'; END $$;"
+        "CREATE TRIGGER refuse_row BEFORE UPDATE ON layer_resource FOR EACH ROW"
+        f" WHEN (NEW.pk_layer = '{work.layer}') EXECUTE FUNCTION refuse_row()"
+    )
+
+
 def repair(
     conn: psycopg.Connection, show: str, *, force: bool = False, run: int | None = None
 ) -> Repair:

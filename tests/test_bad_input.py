@@ -258,7 +258,7 @@ def test_one_show_that_fails_holds_up_no_other_one(farm_db: psycopg.Connection, 
     Rows(farm_db).proc(other.host, other.show, other.job, other.layer, cores=300)
     farm_db.execute(f"""
         CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql
-        AS $$BEGIN RAISE EXCEPTION 'the farm says no'; END$$;
+        AS $$BEGIN RAISE EXCEPTION 'the farm says no' USING ERRCODE = 'io_error'; END$$;
         CREATE TRIGGER refuse BEFORE UPDATE ON public.folder_resource FOR EACH ROW
         WHEN (new.pk_folder = '{work.folder}') EXECUTE FUNCTION public.refuse()
     """)
@@ -269,7 +269,7 @@ def test_one_show_that_fails_holds_up_no_other_one(farm_db: psycopg.Connection, 
 
     assert row is not None
     assert row[:2] == (1, 1)
-    assert row[-1] == ["show comet: the farm says no (SQLSTATE P0001)"] == notices
+    assert row[-1] == ["show comet: the farm says no (SQLSTATE 58030)"] == notices
     assert set(cores(farm_db, other).values()) == {300}
     assert set(cores(farm_db, work).values()) == {-7}
 

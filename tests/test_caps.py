@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg.errors import IoError
 from concurrency import await_blocked, run_in_background
+from repair_farm import KEYS, TABLES, make_works
 from small_farm import Rows, Work, make_work, stored
+
+from retally.procedures import TOTALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,6 +123,80 @@ def test_a_cap_changed_after_the_row_was_written_and_before_the_commit_survives(
     assert farm_db.execute(CAPS, (work.job,)).fetchone() == (700, 2)
     assert stored(farm_db, work, "subscription")[0] == 900
     assert stored(farm_db, work, "job")[:2] == (900, 4)
+
+
+def refuse(conn: psycopg.Connection, work: Work, total: str, error: str) -> None:
+    """From now on a rule of the farm raises over this work's row of the total, over no other."""
+    conn.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE 'no % of this one', TG_TABLE_NAME USING ERRCODE = '{error}'; END $$;"
+        f"CREATE TRIGGER refuse BEFORE UPDATE ON {TABLES[total]} FOR EACH ROW"
+        f" WHEN (NEW.{KEYS[total]} = '{work.key(total)}') EXECUTE FUNCTION refuse()"
+    )
+
+
+def above_their_caps(conn: psycopg.Connection) -> list[Work]:
+    """Works of one show, of whose 500 core units and 3 GPUs above every cap no total knows."""
+    rows = Rows(conn)
+    works = make_works(rows, "comet")
+    for work in works:
+        rows.proc(work.host, work.show, work.job, work.layer, cores=500, gpus=3)
+    conn.execute("UPDATE subscription SET int_burst = 400")
+    conn.execute("UPDATE job_resource SET int_max_cores = 400, int_max_gpus = 3")
+    return works
+
+
+@pytest.mark.parametrize("error", ["raise_exception", "check_violation", "23505"])
+@pytest.mark.parametrize("total", TOTALS)
+def test_one_row_that_the_farm_refuses_is_named_and_all_others_rise_above_their_caps(
+    farm_db: psycopg.Connection, total: str, error: str
+) -> None:
+    works = above_their_caps(farm_db)
+    refuse(farm_db, works[1], total, error)
+
+    row = farm_db.execute("CALL retally.recompute_show('comet')").fetchone()
+
+    assert row is not None
+    assert row[:4] == (20, 19, 0, 1)
+    [problem] = row[-1]
+    assert problem.startswith(f"{total} ")
+    assert problem.endswith(f": the farm refuses it: no {TABLES[total]} of this one")
+    for each in TOTALS:
+        amounts = [stored(farm_db, work, each)[:2] for work in works]
+        refused = (300, 2) if each == total else (800, 5)
+        assert amounts == [(800, 5), refused, (800, 5), (800, 5)]
+    assert farm_db.execute("SELECT DISTINCT int_burst FROM subscription").fetchall() == [(400,)]
+    caps = farm_db.execute("SELECT DISTINCT int_max_cores, int_max_gpus FROM job_resource")
+    assert caps.fetchall() == [(400, 3)]
+
+    farm_db.execute("DROP TRIGGER refuse ON " + TABLES[total])
+    again = farm_db.execute("CALL retally.recompute_show('comet')").fetchone()
+    assert again is not None
+    assert again[:4] == (1, 1, 0, 0)
+
+
+def test_a_check_of_the_farm_on_a_column_refuses_no_more_than_its_row(
+    farm_db: psycopg.Connection,
+) -> None:
+    works = above_their_caps(farm_db)
+    farm_db.execute(
+        "ALTER TABLE layer_resource ADD CONSTRAINT few CHECK"
+        f" (pk_layer <> '{works[0].layer}' OR int_cores < 700)"
+    )
+    row = farm_db.execute("CALL retally.recompute_show('comet')").fetchone()
+    assert row is not None
+    assert row[:4] == (20, 19, 0, 1)
+    assert 'the farm refuses it: new row for relation "layer_resource" violates' in row[-1][0]
+
+
+def test_an_error_that_is_not_about_a_row_fails_the_whole_show(
+    farm_db: psycopg.Connection,
+) -> None:
+    works = above_their_caps(farm_db)
+    refuse(farm_db, works[1], "point", "io_error")
+    with pytest.raises(IoError, match="no point of this one"):
+        farm_db.execute("CALL retally.recompute_show('comet')")
+    assert {stored(farm_db, work, "layer")[0] for work in works} == {300}
 
 
 def test_the_tiers_follow_the_rebuilt_totals(farm_db: psycopg.Connection) -> None:

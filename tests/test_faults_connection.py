@@ -23,6 +23,8 @@ from retally.procedures import TOTALS
 from retally.worker import database as worker_database
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import psycopg
     from worker_process import Start
 
@@ -158,3 +160,27 @@ def test_a_worker_that_is_killed_in_mid_pass_is_replaced_by_another(
 
     await_exact(farm_db, work)
     assert other.end() == 0
+
+
+def test_a_start_whose_line_is_frozen_can_be_stopped(
+    farm_db: psycopg.Connection, proxy: Proxy, start: Start
+) -> None:
+    managed_show(farm_db)
+    held = proxy.hold("retally.check_farm(", sent=False)
+    worker = start(proxy.dsn)
+    held.await_caught()
+    with proxy.frozen():
+        assert worker.end() == 0
+    assert not worker.events("worker started")
+
+
+def test_a_start_that_meets_a_lock_ends_with_an_error_and_does_not_hang(
+    farm_db: psycopg.Connection, start: Start, connect: Callable[[], psycopg.Connection]
+) -> None:
+    managed_show(farm_db)
+    holder = connect()
+    with holder.transaction():
+        holder.execute("LOCK TABLE retally.worker IN ACCESS EXCLUSIVE MODE")
+        worker = start(farm_db.info.dsn)
+        with pytest.raises(AssertionError, match="lock timeout"):  # it is no event of the log
+            worker.exit_code()

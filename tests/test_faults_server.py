@@ -157,7 +157,7 @@ def test_a_show_that_fails_is_left_alone_by_all_workers_for_longer_and_longer(
 ) -> None:
     work = managed_show(farm_db)
     bad = managed_show(farm_db)
-    on_writing(farm_db, bad, "RAISE 'too many cores' USING ERRCODE = 'check_violation'")
+    on_writing(farm_db, bad, "RAISE 'too many cores' USING ERRCODE = 'io_error'")
     settings = METRICS | _OFTEN | {"RETALLY_TOTALS": "subscription"}
     workers = [start(farm_db.info.dsn, **settings) for _ in range(2)]
     urls = [worker.metrics_url() for worker in workers]

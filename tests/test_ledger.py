@@ -221,7 +221,7 @@ def test_a_dry_run_of_undo_names_what_would_be_put_back_and_what_is_kept(
     exact = state(farm_db, works)
     result = retally("undo", "1", "--dry-run")
     assert result.exit_code == 0
-    assert "1 row would be put back, 1 kept (changed since, or gone); nothing" in result.stderr
+    assert "1 row would be put back, 1 kept (changed since, gone, or managed); nothing" in result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[0] == [
         "show", "total", "name", "slot", "before", "after", "now", "restorable",
@@ -253,6 +253,7 @@ def test_undo_with_busy_rows_is_exit_code_5(
             "rows_kept": 0,
             "rows_deferred": 1,
             "shows_busy": 0,
+            "shows_refused": 0,
         }
     ]
 
@@ -277,8 +278,32 @@ def test_undo_warns_of_shows_that_the_ticks_write_again(
     retally("unmanaged", "--show", "comet", "repair")
     for args in (("undo", "1", "--dry-run"), ("undo", "1")):
         assert "note: show comet is in mode repair" in retally(*args).stderr
+
+
+def test_undo_of_a_managed_show_is_exit_code_1_and_puts_back_the_others(
+    farm_db: psycopg.Connection, retally: Retally, works: list[Work]
+) -> None:
+    other = make_works(Rows(farm_db), "aurora")
+    spoil(farm_db, other[0], "layer", -7)
+    retally("recompute", "--all", "--unmanaged-too")
     manage(farm_db, works[0], True)
-    assert "note: show comet is managed" in retally("undo", "1", "--dry-run").stderr
+
+    dry = retally("undo", "1", "--dry-run", "--format", "json")
+    assert dry.exit_code == 0
+    assert {(row["show"], row["restorable"]) for row in json.loads(dry.stdout)} == {
+        ("comet", False),
+        ("aurora", True),
+    }
+    assert "note: show comet is managed: it would not be put back" in dry.stderr
+
+    result = retally("undo", "1", "--format", "json")
+    assert result.exit_code == 1
+    assert 'not done: show "comet" is managed' in result.stderr
+    assert "`retally managed --show comet off` first" in result.stderr
+    [told] = json.loads(result.stdout)
+    assert (told["rows_restored"], told["shows_refused"]) == (1, 1)
+    assert stored(farm_db, works[0], "layer")[0] == 300
+    assert stored(farm_db, other[0], "layer")[0] == 293
 
 
 def test_totals_chosen_are_the_only_ones_repaired(

@@ -148,7 +148,7 @@ def test_a_show_that_fails_stops_no_other_one_and_is_found_as_the_page_says(
     good, bad = wrong_show(farm), wrong_show(farm)
     farm.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE 'the disk is on fire'; END $$;"
+        " $$ BEGIN RAISE 'the disk is on fire' USING ERRCODE = 'io_error'; END $$;"
         "CREATE TRIGGER refuse BEFORE UPDATE ON subscription FOR EACH ROW"
         f" WHEN (NEW.pk_show = '{bad.show}') EXECUTE FUNCTION refuse()"
     )

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from concurrency import await_blocked, run_in_background
-from repair_farm import ledger_size, make_works, repair, spoil, state, written
+from psycopg.errors import LockNotAvailable
+from repair_farm import ledger_size, make_works, refuse_row, repair, spoil, state, written
 from small_farm import Rows, Work, corrupt, stored
 
 from retally.procedures import TOTALS, repairs, routines
@@ -95,6 +96,50 @@ def test_what_does_not_fit_its_column_is_named_and_is_not_in_the_ledger(
     spoil(farm_db, works[1], "layer")
     again = repair(farm_db, works[0].show, force=True)
     assert written(farm_db, again.run) == {("layer", works[1].layer, "cores"): (293, 300)}
+
+
+def test_a_row_that_the_farm_refuses_is_not_in_the_ledger_and_all_others_are(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    for work in works[:2]:
+        spoil(farm_db, work, "layer")
+    refuse_row(farm_db, works[0])
+    done = repair(farm_db, works[0].show)
+    [layers] = done.passes
+    assert (layers.rows_changed, layers.rows_failed) == (1, 1)
+    assert layers.problems == (
+        f"layer {works[0].job}/{works[0].layer} ({works[0].layer}): the farm refuses it:"
+        " not this row",
+    )
+    assert written(farm_db, done.run) == {("layer", works[1].layer, "cores"): (293, 300)}
+
+
+@pytest.mark.parametrize("table", ["run", "ledger"])
+def test_a_repair_waits_for_the_ledger_no_longer_than_a_pass_may_and_then_changes_nothing(
+    farm_db: psycopg.Connection, connect: Connect, works: list[Work], table: str
+) -> None:
+    for total in ("layer", "point"):
+        spoil(farm_db, works[0], total)
+    wrong = state(farm_db, works)
+    holder = connect()
+    with holder.transaction():
+        holder.execute(f"LOCK TABLE retally.{table} IN SHARE MODE")
+        with pytest.raises(LockNotAvailable):
+            farm_db.execute("CALL retally.repair_show('comet')")
+    assert state(farm_db, works) == wrong
+    assert ledger_size(farm_db) == (0, 0)
+    farm_db.execute("CALL retally.repair_show('comet')")
+    assert ledger_size(farm_db) == (1, 2)
+
+
+def test_the_wait_for_the_ledger_is_the_sessions_own_again_afterwards(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    spoil(farm_db, works[0], "layer")
+    with farm_db.transaction():
+        farm_db.execute("SET LOCAL lock_timeout = '7s'")
+        farm_db.execute("CALL retally.repair_show('comet')")
+        assert farm_db.execute("SHOW lock_timeout").fetchone() == ("7s",)
 
 
 def test_of_a_folder_with_two_rows_one_is_in_the_ledger_and_undo_keeps_both(
@@ -186,7 +231,7 @@ def test_one_run_holds_all_shows_of_a_rebuild_and_a_refused_one_stops_no_other(
     assert rows_of.fetchall() == [(outcome.run, ids[0]), (outcome.run, ids[2])]
 
 
-def test_a_show_that_is_come_back_to_has_its_first_before_in_the_ledger(
+def test_a_show_that_is_come_back_to_has_the_sum_of_its_repairs_in_the_ledger(
     farm_db: psycopg.Connection, works: list[Work]
 ) -> None:
     spoil(farm_db, works[0], "layer", -7)
@@ -194,7 +239,7 @@ def test_a_show_that_is_come_back_to_has_its_first_before_in_the_ledger(
     spoil(farm_db, works[0], "layer", -9)
     Rows(farm_db).proc(works[0].host, works[0].show, works[0].job, works[0].layer, cores=50)
     assert repair(farm_db, works[0].show, run=first.run).run == first.run
-    assert written(farm_db, first.run)["layer", works[0].layer, "cores"] == (293, 350)
+    assert written(farm_db, first.run)["layer", works[0].layer, "cores"] == (350 - 7 - 9 - 50, 350)
 
 
 def test_of_two_repairs_at_once_the_second_finds_nothing_left(

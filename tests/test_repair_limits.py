@@ -88,6 +88,45 @@ def test_half_of_the_rows_and_of_the_core_units_is_not_too_much(
     assert sum(p.rows_changed for p in repair(farm_db, works[0].show).passes) == 8
 
 
+def finished_works(rows: Rows, show: str, number: int) -> None:
+    """So many jobs and layers more whose rows hold nothing any more."""
+    dept = rows.dept()
+    rows.point(show, dept)
+    folder = rows.folder(show, dept)
+    for _ in range(number):
+        rows.layer(rows.job(show, folder, dept))
+
+
+def test_rows_of_finished_jobs_do_not_hide_that_most_of_the_others_would_change(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    finished_works(Rows(farm_db), works[0].show, 20)
+    farm_db.execute(
+        "UPDATE layer_resource SET int_cores = int_cores + 1 WHERE int_cores > 0;"
+        "UPDATE job_resource SET int_gpus = int_gpus + 1 WHERE int_cores > 0;"
+        "UPDATE point SET int_cores = int_cores + 1 WHERE int_cores > 0"
+    )
+    with pytest.raises(RepairRefusedError, match=r"\(too many rows\): it would change 12 of 20 rows"):
+        repair(farm_db, works[0].show)
+
+
+def test_a_row_that_holds_something_only_before_or_only_after_counts(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    finished_works(Rows(farm_db), works[0].show, 11)
+    # 22 jobs and layers that still hold a GPU, of then 42 rows
+    farm_db.execute(
+        "UPDATE layer_resource SET int_gpus = 1 WHERE int_cores = 0;"
+        "UPDATE job_resource SET int_gpus = 1 WHERE int_cores = 0"
+    )
+    with pytest.raises(RepairRefusedError, match=r"\(too many rows\): it would change 22 of 42 rows"):
+        repair(farm_db, works[0].show)
+    farm_db.execute("UPDATE layer_resource SET int_gpus = 0 WHERE int_cores = 0")
+    farm_db.execute("UPDATE point SET int_gpus = 0 WHERE int_cores > 0")
+    # 11 jobs and 4 points of 31 rows
+    assert repairs.refusal(farm_db, works[0].show, TOTALS) is None
+
+
 def test_the_share_is_a_setting_but_a_show_is_never_set_to_zero_unasked(
     farm_db: psycopg.Connection, works: list[Work]
 ) -> None:

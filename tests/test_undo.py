@@ -8,12 +8,18 @@ import pytest
 from concurrency import await_blocked, run_in_background
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from repair_farm import KEYS, TABLES, make_works, repair, spoil, state, written
-from small_farm import Rows, Work, booking, stored
+from psycopg.errors import LockNotAvailable
+from repair_farm import KEYS, TABLES, make_works, refuse_row, repair, spoil, state, written
+from small_farm import Rows, Work, booking, manage, stored
 
 from retally.procedures import TOTALS, repairs
 from retally.procedures.booking import book, release
-from retally.sql.errors import UnknownRunError, WrongIsolationError, translated
+from retally.sql.errors import (
+    ManagedShowError,
+    UnknownRunError,
+    WrongIsolationError,
+    translated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,6 +199,96 @@ def test_a_show_that_is_held_is_named_and_the_others_are_undone(
     holder.execute("COMMIT")
     later = repairs.undo(farm_db, run)
     assert (later.rows_restored, later.rows_kept, later.shows_busy) == (1, 1, ())
+
+
+def by_its_own_flag(conn: psycopg.Connection, work: Work) -> None:
+    manage(conn, work, True)
+
+
+def by_the_flag_of_the_farm(conn: psycopg.Connection, work: Work) -> None:
+    conn.execute("UPDATE retally.setting SET follow_farm_flag = TRUE")
+    conn.execute("UPDATE show SET b_scheduler_managed = TRUE WHERE pk_show = %s", (work.show,))
+
+
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [
+        (by_its_own_flag, "retally managed --show a off"),
+        (by_the_flag_of_the_farm, "b_scheduler_managed"),
+    ],
+)
+def test_a_show_that_is_managed_by_now_is_not_put_back_but_the_others_are(
+    farm_db: psycopg.Connection, flag: Callable[[psycopg.Connection, Work], None], hint: str
+) -> None:
+    rows = Rows(farm_db)
+    first, second = make_works(rows, "a"), make_works(rows, "b")
+    run = None
+    for works in (first, second):
+        spoil(farm_db, works[0], "layer")
+        run = repair(farm_db, works[0].show, run=run).run
+    assert run is not None
+    flag(farm_db, first[0])
+
+    assert [(e.show, e.restorable) for e in repairs.restorable(farm_db, run)] == [
+        ("a", False),
+        ("b", True),
+    ]
+    exact = state(farm_db, first + second)
+    with pytest.raises(ManagedShowError, match='show "a" is managed'), translated():
+        farm_db.execute("CALL retally.undo(%s)", (run,))
+    assert state(farm_db, first + second) == exact
+
+    done = repairs.undo(farm_db, run)
+    [refusal] = done.refusals
+    assert 'show "a" is managed' in str(refusal)
+    assert hint in refusal.hint
+    assert done.rows_restored == 1
+    assert stored(farm_db, first[0], "layer")[0] == 300
+    assert stored(farm_db, second[0], "layer")[0] == 293
+
+
+def test_an_undo_names_the_row_that_a_trigger_of_the_farm_does_not_take_back(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    run = repaired(farm_db, works)
+    refuse_row(farm_db, works[0])
+    done = repairs.undo(farm_db, run)
+    assert (done.rows_restored, done.rows_kept) == (4, 0)
+    assert done.problems == (
+        f"layer {works[0].job}/{works[0].layer}: the farm does not take back what it held:"
+        " not this row",
+    )
+
+
+def test_an_undo_waits_for_the_ledger_no_longer_than_a_pass_may_and_then_changes_nothing(
+    farm_db: psycopg.Connection, connect: Connect, works: list[Work]
+) -> None:
+    run = repaired(farm_db, works)
+    exact = state(farm_db, works)
+    holder = connect()
+    with holder.transaction():
+        holder.execute("LOCK TABLE retally.run IN SHARE MODE")
+        with pytest.raises(LockNotAvailable):
+            farm_db.execute("CALL retally.undo(%s)", (run,))
+    assert state(farm_db, works) == exact
+    assert repairs.undo(farm_db, run).rows_restored == 5
+
+
+def test_a_row_repaired_twice_in_one_run_keeps_what_was_booked_in_between(
+    farm_db: psycopg.Connection, works: list[Work]
+) -> None:
+    spoil(farm_db, works[0], "layer", -7)
+    run = repair(farm_db, works[0].show).run
+    assert run is not None
+    book(farm_db, booking(works[0]))
+    spoil(farm_db, works[0], "layer", -9)
+    assert repair(farm_db, works[0].show, run=run).run == run
+    assert written(farm_db, run) == {("layer", works[0].layer, "cores"): (384, 400)}
+    first = repairs.undo(farm_db, run)
+    assert stored(farm_db, works[0], "layer")[0] == 400 - 7 - 9
+    assert first.run is not None
+    repairs.undo(farm_db, first.run)
+    assert farm_db.execute("SELECT * FROM retally.drift('comet')").fetchall() == []
 
 
 def test_a_run_that_is_not_in_the_ledger_is_an_error(farm_db: psycopg.Connection) -> None:

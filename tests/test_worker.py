@@ -150,3 +150,18 @@ def test_a_stopping_worker_begins_no_pass(farm_db: psycopg.Connection, shared: S
     TickRunner(tick(), shared).run()
 
     assert everything(farm_db, work) == EMPTY
+
+
+def test_a_worker_writes_nothing_once_another_version_is_installed(
+    farm_db: psycopg.Connection, shared: Shared
+) -> None:
+    work = wrong_show(farm_db)
+    farm_db.execute("UPDATE retally.installed SET digest = 'of another program'")
+
+    with capture_logs() as logs:
+        TickRunner(tick(), shared).run()
+
+    assert everything(farm_db, work) == EMPTY
+    [failure] = events(logs, "failed")
+    assert failure["kind"] == "not_installed"
+    assert "retally install" in failure["hint"]

@@ -148,10 +148,14 @@ def test_the_log_for_people_is_one_line_an_event_with_its_fields_in_order(log: i
 
 
 def refused(dsn: str) -> Worker:
-    """A worker whose start has to fail: it would go on for ever otherwise."""
+    """A worker whose start has to fail."""
     requests = Requests()
-    requests.stop.set()
-    Worker(dsn).run(requests)
+    limit = threading.Timer(_PATIENCE, requests.stop.set)  # it would go on for ever otherwise
+    limit.start()
+    try:
+        Worker(dsn).run(requests)
+    finally:
+        limit.cancel()
     raise AssertionError("it started")
 
 

@@ -109,10 +109,11 @@ def make_due(conn: psycopg.Connection) -> None:
 
 
 def fail_for(conn: psycopg.Connection, work: Work) -> None:
-    """Writing the subscriptions of this show raises."""
+    """Writing the subscriptions of this show raises what is not about one row."""
     conn.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE 'the disk is on fire' USING HINT = 'Call them.'; END $$;"
+        " $$ BEGIN RAISE 'the disk is on fire' USING ERRCODE = 'io_error',"
+        " HINT = 'Call them.'; END $$;"
         "CREATE TRIGGER refuse BEFORE UPDATE ON subscription FOR EACH ROW"
         f" WHEN (NEW.pk_show = '{work.show}') EXECUTE FUNCTION refuse()"
     )

@@ -69,7 +69,7 @@ WORKER_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     ),
     "write_what_fits": (
         f"SELECT * FROM retally.write_what_fits('{{show}}', 'layer', {_AMOUNT})",
-        [(["{layer}"], [])],
+        [(["{layer}"], [], [])],
     ),
     "refuse_large_repair": (
         "SELECT retally.refuse_large_repair('{show}', retally.totals(), NULL)",

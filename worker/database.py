@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _WAIT_SECONDS = 5.0  # for a connection; after that, a tick gives up until its next time
 _IDLE_SECONDS = 10.0  # between two statements, where the worker itself spends next to nothing
 _CANCEL_SECONDS = 2.0  # for a cancelled transaction to be over
+_LOOK_SECONDS = 0.05  # how soon a wish to stop is noticed
 _SLACK_SECONDS = 10.0  # what a transaction may take beyond its statements
 
 # Set anew in each transaction: a transaction pooler gives each one another session, and refuses
@@ -148,9 +149,13 @@ class Database:
         with self._watched(conn):
             try:
                 ConnectionPool.check_connection(conn)
-            except psycopg.Error:
+            except psycopg.Error as error:
                 # the others are as old: all go, or each would cost a failed check and a pause
                 self._pool.drain()
+                self._metrics.fault("connection_lost")
+                _log.info(
+                    "connections lost since the latest pass", reason=" ".join(str(error).split())
+                )
                 raise
 
     @contextlib.contextmanager
@@ -207,6 +212,29 @@ def limited(conn: psycopg.Connection, statement_timeout: float) -> Iterator[None
     with translated(), conn.transaction():
         conn.execute(_LIMITS, limits)
         yield
+
+
+@contextlib.contextmanager
+def broken_off(conn: psycopg.Connection, stop: threading.Event, seconds: float) -> Iterator[None]:
+    """In the block, what runs on ``conn`` is undone when ``stop`` is set, or after ``seconds``."""
+    over = threading.Event()
+
+    def watch() -> None:
+        until = time.monotonic() + seconds
+        while not over.wait(_LOOK_SECONDS):
+            if stop.is_set() or time.monotonic() >= until:
+                _cancel(conn)
+                if not over.wait(_CANCEL_SECONDS):
+                    _cut(conn)
+                return
+
+    watcher = threading.Thread(target=watch, name="retally-watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _cancel(conn: psycopg.Connection) -> None:

@@ -8,6 +8,7 @@ from psycopg.errors import LockNotAvailable
 from retally.sql.errors import (
     DatabaseUnreachableError,
     DeadlockError,
+    NotInstalledError,
     PermissionDeniedError,
     RepairRefusedError,
     RetallyError,
@@ -23,6 +24,7 @@ _BY_SQLSTATE = {
 _BY_TYPE = {
     DatabaseUnreachableError: "database_lost",
     DeadlockError: "deadlock",
+    NotInstalledError: "not_installed",
     PermissionDeniedError: "permission_denied",
     RepairRefusedError: "repair_refused",
     ShowBusyError: "show_busy",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FAULTS = (
     "clock_stepped",
     "connection_cut",
+    "connection_lost",
     "database_lost",
     "disk_full",
     "lock_timeout",

@@ -70,16 +70,22 @@ class Passes:
         still, others = _parted(shows, found)
         self._keep(still, found, seconds)
         served = [show.show_id for show, _ in still]
-        # what is claimed but not begun when the worker stops is due again after one interval
-        begun = takewhile(lambda _: not self._shared.stop.is_set(), others)
+        # what is claimed but not begun when the worker stops, or when the database is lost, is due
+        # again after one interval
+        ending: list[Exception] = []
+        begun = takewhile(lambda _: not (ending or self._shared.stop.is_set()), others)
         tasks = (
             partial(self._serve_one, show, action, found.get(show.show_id))
             for show, action in begun
         )
         for outcome in spread(self._shared.menders, self._shared.width, tasks):
             self._shared.health.moved(self._tick.name)
-            if self._settle(outcome, failures):
+            if isinstance(outcome.error, (WorkerStoppingError, DatabaseUnreachableError)):
+                ending.append(outcome.error)
+            elif self._settle(outcome, failures):
                 served.append(outcome.show.show_id)
+        if ending:
+            raise ending[0]
         if recovered := [show_id for show_id in served if failures[show_id]]:
             with self._shared.database.transaction() as conn:
                 routines.note_recovery(conn, self._tick.name, recovered)
@@ -160,8 +166,6 @@ class Passes:
     def _settle(self, outcome: Outcome, failures: Mapping[str, int]) -> bool:
         """Report the outcome; whether the show was served."""
         error, show = outcome.error, outcome.show
-        if isinstance(error, (WorkerStoppingError, DatabaseUnreachableError)):
-            raise error
         if error is None:
             self._report.served(show, outcome.action, outcome.passes, outcome.seconds)
             return True

@@ -11,7 +11,7 @@ from retally.sql.errors import RetallyError, ShowBusyError
 from retally.worker.faults import kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from retally.procedures import Pass, Show
     from retally.worker.metrics import Metrics
@@ -46,6 +46,12 @@ class Report:
     def begun(self) -> None:
         """A pass begins; what one that failed had found is not among its sums."""
         self._sums.clear()
+
+    def forget_others(self, show_ids: Container[str]) -> None:
+        """Remember nothing of shows that are gone, or not served any more."""
+        for known in (self._problems, self._drift, self._refusals):
+            for gone in [show_id for show_id in known if show_id not in show_ids]:
+                del known[gone]
 
     def served(self, show: Show, action: str, passes: Sequence[Pass], seconds: float) -> None:
         """A show was served; ``seconds``: how long that took, waiting for its turn included."""

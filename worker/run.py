@@ -14,10 +14,10 @@ import structlog
 
 from retally.procedures import routines
 from retally.sql.connect import connect
-from retally.sql.errors import RetallyError, translated
+from retally.sql.errors import RetallyError
 from retally.sql.migrate import require_current
 from retally.worker import systemd
-from retally.worker.database import limited
+from retally.worker.database import broken_off, limited
 from retally.worker.health import Health
 from retally.worker.http import serve
 from retally.worker.log import configure_logging
@@ -27,6 +27,7 @@ from retally.worker.settings import WorkerSettings
 from retally.worker.ticks import planned
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator
 
     import psycopg
@@ -73,20 +74,23 @@ class Worker:
         database is waited for, and whatever else fails is tried again after a pause that grows up
         to five minutes, a schema that was uninstalled included.
         """
-        self._check()
         started = time.monotonic()
         with self._told():
-            systemd.ready(f"worker {self._name}")
+            try:
+                self._check(requests.stop)
+            except RetallyError:
+                if not requests.stop.is_set():
+                    raise  # else it was broken off
             while not requests.stop.is_set():
                 self._serve(requests)
         _log.info("worker stopped", worker=self._name, seconds=round(time.monotonic() - started, 1))
 
-    def _check(self) -> None:
+    def _check(self, stop: threading.Event) -> None:
         """Go through all that a tick does, with nothing to do; log what is served."""
-        with connect(self._dsn) as conn:
-            with translated():
+        limit = self._settings.statement_timeout
+        with connect(self._dsn) as conn, broken_off(conn, stop, 2 * limit + _SLACK_SECONDS):
+            with limited(conn, limit):
                 require_current(conn)
-            with limited(conn, self._settings.statement_timeout):
                 routines.check_farm(conn)
                 shows = routines.shows(conn)
                 for tick in planned(self._settings):
@@ -123,6 +127,7 @@ class Worker:
         """Work with the present settings until asked to stop, or until there are others."""
         service = Service(self._dsn, self._settings, self._name, self._metrics, self._health)
         with service.running(requests.hurry):
+            systemd.ready(f"worker {self._name}")
             while not requests.stop.wait(_WATCH_SECONDS):
                 service.look_after()
                 if self._health.alive().ok:
@@ -147,15 +152,18 @@ class Worker:
             systemd.ready(f"worker {self._name}, with its former settings")
             return False
         self._metrics.reloaded(True)
-        systemd.ready(f"worker {self._name}")
         changed = _changed(self._settings, settings)
         needs_restart = [name for name in changed if name in _FIXED]
         _log.info("settings read again", changed=changed, needs_restart=needs_restart)
-        self._settings = settings
+        fixed = {name: getattr(self._settings, name) for name in _FIXED}
+        self._settings = settings.model_copy(update=fixed)
         configure_logging(settings.log_format, settings.log_level)
         self._metrics.set_intervals(_intervals(settings))
         self._health.set_intervals(_intervals(settings), _step(settings))
-        return len(changed) > len(needs_restart)
+        if len(changed) > len(needs_restart):
+            return True
+        systemd.ready(f"worker {self._name}")
+        return False
 
 
 def _intervals(settings: WorkerSettings) -> dict[str, float]:

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from retally.worker.settings import WorkerSettings
 
 _PRUNE_SECONDS = 600
+_PRUNE_FIRST = 60  # seconds after the start, so that workers that live short prune, too
 _PRUNE_ROWS = 10_000  # in one transaction
 _LOOK_SECONDS = 0.05  # how soon a second signal is heard while passes in hand end
 
@@ -96,7 +97,9 @@ class Service:
                     next_run_time=datetime.now(UTC),
                 )
             self._scheduler.add_job(
-                self._prune, IntervalTrigger(seconds=_PRUNE_SECONDS, jitter=60, timezone=UTC)
+                self._prune,
+                IntervalTrigger(seconds=_PRUNE_SECONDS, jitter=60, timezone=UTC),
+                next_run_time=datetime.now(UTC) + timedelta(seconds=_PRUNE_FIRST),
             )
             self._scheduler.start()
             try:
@@ -127,9 +130,10 @@ class Service:
         limit = threading.Thread(target=self._cancel_late, args=(hurry, over), daemon=True)
         limit.start()
         try:
+            # a pass that is about to claim may do so: what it claims is due again by then
+            self._scheduler.shutdown(wait=True)
             self._say_goodbye()
             self._database.close()
-            self._scheduler.shutdown(wait=True)
         finally:
             over.set()
             limit.join()

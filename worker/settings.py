@@ -133,7 +133,7 @@ class WorkerSettings(DatabaseSettings):
     log_format: LogFormat = Field(default="text", description="Lines for people or for programs.")
     log_level: LogLevel = Field(
         default="info",
-        description="The least level that is logged; debug tells of quiet passes too.",
+        description="The least level that is logged; debug tells of each show.",
     )
 
 

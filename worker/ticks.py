@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from retally.procedures import routines
 from retally.sql.errors import DatabaseUnreachableError
+from retally.sql.migrate import require_current
 from retally.worker.backoff import Backoff
 from retally.worker.database import WorkerStoppingError
 from retally.worker.faults import gave_way
@@ -135,6 +136,8 @@ class TickRunner:
     def _claim(self) -> tuple[Claim, list[tuple[Show, str]]]:
         """Take a share of what is due; each show with the action of its pass."""
         with self._shared.database.transaction() as conn:
+            # somebody may have installed another version meanwhile, which needs another worker
+            require_current(conn)
             served = {
                 show.show_id: (show, action)
                 for show in routines.shows(conn)
@@ -144,6 +147,7 @@ class TickRunner:
                 conn, self._tick.name, self._tick.interval, list(served), self._shared.worker
             )
         self._shared.health.moved(self._tick.name)
+        self._report.forget_others(served)
         claimed = len(claim.failures)
         self._shared.metrics.claimed(self._tick.name, claim.left + claimed, claimed)
         return claim, [served[show_id] for show_id in served if show_id in claim.failures]

@@ -1,7 +1,7 @@
 -- Lock, sum again, write: for the rows p_keys of one total of a show.
 -- p_wait, p_deadline, p_holding, locks: as in seize_rows(). busy: the keys left. A sum that the
--- row cannot take, because of its column or of a trigger of the farm, is among the problems, and
--- all other rows are written. changes: what was written, told only for p_tell.
+-- row cannot take, because of its column or of a rule of the farm, is among the problems, and all
+-- other rows are written. changes: what was written, told only for p_tell.
 -- Writes: the table of the total.
 CREATE OR REPLACE FUNCTION retally.mend_rows(
     p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamptz,
@@ -16,6 +16,7 @@ DECLARE
     v_amounts retally.amount[];
     v_written text[];
     v_misfits text[];
+    v_refusals text[];
 BEGIN
     rows_changed := 0;
     busy := '{}';
@@ -36,12 +37,13 @@ BEGIN
     IF p_tell THEN
         v_before := ARRAY(SELECT b FROM retally.amounts_in(p_show_id, p_total, v_held) AS b);
     END IF;
-    SELECT w.written, w.misfits
-    INTO v_written, v_misfits
+    SELECT w.written, w.misfits, w.refusals
+    INTO v_written, v_misfits, v_refusals
     FROM retally.write_what_fits(p_show_id, p_total, v_amounts) AS w;
     rows_changed := cardinality(v_written);
     problems := ARRAY(
-        SELECT retally.problem('misfit', p_total, m.key, NULL, NULL) FROM unnest(v_misfits) AS m (key)
+        SELECT retally.problem('misfit', p_total, m.key, NULL, NULL, m.refusal)
+        FROM unnest(v_misfits, v_refusals) AS m (key, refusal)
     );
     IF p_tell THEN
         changes := ARRAY(

@@ -1,8 +1,10 @@
 -- What keeps a total from being exact, in a sentence that names the thing.
 -- p_kind: missing, orphan (see compared()) or misfit. Cores in core units.
+-- p_refusal: for a misfit, what a trigger or constraint of the farm said; null: the column's width.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.problem(
-    p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric
+    p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric,
+    p_refusal text DEFAULT NULL
 )
 RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -11,7 +13,12 @@ AS $$
         p_total || ' ' || retally.row_name(p_total, p_key)
         || CASE WHEN p_key <> retally.row_name(p_total, p_key) THEN ' (' || p_key || ')' ELSE '' END
         || CASE p_kind
-            WHEN 'misfit' THEN ': the sum of its procs does not fit the column'
+            WHEN 'misfit'
+                THEN
+                    coalesce(
+                        ': the farm refuses it: ' || p_refusal,
+                        ': the sum of its procs does not fit the column'
+                    )
             WHEN 'missing'
                 THEN
                     ': its row is missing, while procs hold ' || p_cores
@@ -21,5 +28,5 @@ AS $$
                 || ' core units and ' || p_gpus || ' GPUs for it'
         END
 $$;
-COMMENT ON FUNCTION retally.problem(text, text, text, numeric, numeric) IS
+COMMENT ON FUNCTION retally.problem(text, text, text, numeric, numeric, text) IS
 'What keeps a total from being exact, in a sentence that names the thing.';

@@ -1,6 +1,6 @@
--- Refuses a repair of a show that would change more than setting.repair_share of its rows, or of
--- the core units in one of its totals, or set all of p_totals to zero: then it may be the procs
--- that are wrong. p_changes: what was written in p_totals; null: what would be written now.
+-- Refuses a repair of a show that would change more than setting.repair_share of its rows that hold
+-- anything, or of the core units in one total, or set all of p_totals to zero: then it may be the
+-- procs that are wrong. p_changes: what was written in p_totals; null: what would be written now.
 -- Locks and writes nothing. Raises RT015, which says what was seen.
 CREATE OR REPLACE FUNCTION retally.refuse_large_repair(
     p_show_id text, p_totals text[], p_changes retally.change[]
@@ -57,7 +57,8 @@ BEGIN
     sums AS (
         SELECT
             s.total,
-            count(DISTINCT s.key) AS rows,
+            -- thousands of finished jobs and layers hold nothing: they would hide any change
+            count(DISTINCT s.key) FILTER (WHERE s.before <> 0 OR s.after <> 0) AS rows,
             count(DISTINCT s.key) FILTER (WHERE s.before <> s.after) AS changed,
             sum(abs(s.after)) AS remaining,
             sum(s.before) FILTER (WHERE s.in_cores) AS before,

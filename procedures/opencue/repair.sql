@@ -1,7 +1,7 @@
 -- Mends what was found adrift in one unmanaged show, keeps before and after in the ledger, and
 -- refuses to change too much at once unless p_force. p_run, p_worker, p_cause: as in note_run().
 -- Result: mend()'s, and the run; null while nothing was changed.
--- Locks and writes as mend(), then retally.run, retally.ledger. Raises RT003, RT005, RT015.
+-- Locks and writes as mend(), then as note_run(). Raises RT003, RT005, RT015, 55P03.
 CREATE OR REPLACE FUNCTION retally.repair(
     p_findings retally.finding[], p_wait boolean, p_tick text, p_worker text, p_cause text,
     p_force boolean, p_run bigint

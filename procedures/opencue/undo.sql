@@ -1,7 +1,7 @@
 -- Puts back what a repair changed, show by show: undo_scope() for each show of the run.
 -- p_run: as in retally.run; an undo can be undone. run: the one that it is in the ledger itself.
 -- A show that is rebuilt or repaired by the ticks will be made exact again by its next pass.
--- Locks and writes as undo_scope(); not committed here. Raises RT003, RT005, RT016.
+-- Locks and writes as undo_scope(); not committed here. Raises as undo_scope(), and RT016.
 CREATE OR REPLACE PROCEDURE retally.undo(
     p_run bigint,
     INOUT run bigint DEFAULT NULL,

@@ -1,8 +1,8 @@
 -- Puts back what a run changed in one show, where the rows still hold what it wrote, as a run of
 -- its own in the ledger: p_new_run, null for a new one. rows_kept: rows that hold another value by
 -- now, or are gone; rows_deferred: rows that stayed locked. Both are left as they are.
--- Locks: the show's writer lock, the rows in the order of the booking path. Writes: the totals,
--- retally.run, retally.ledger. Raises RT003, RT005.
+-- Locks: the show's writer lock, the rows in the order of the booking path. Writes: the totals, and
+-- as note_run(). Raises RT003, RT005, 55P03; RT017 for a show that the ticks rebuild.
 CREATE OR REPLACE FUNCTION retally.undo_scope(
     p_run bigint, p_scope text, p_worker text, p_new_run bigint,
     OUT run bigint, OUT rows_restored bigint, OUT rows_kept bigint, OUT rows_deferred bigint,
@@ -16,6 +16,7 @@ AS $$
 DECLARE
     v_deadline timestamptz := clock_timestamp() + retally.lock_budget();
     v_holding boolean := pg_current_xact_id_if_assigned() IS NOT NULL;
+    v_rebuilt record;
     v_total text;
     v_keys text[];
     v_held text[];
@@ -26,6 +27,26 @@ DECLARE
     v_changes retally.change[] := '{}';
 BEGIN
     PERFORM retally.hold_scope(p_scope, TRUE);
+    -- caps are judged by these totals, and its bookings do not keep them
+    SELECT
+        s.name,
+        s.managed
+    INTO v_rebuilt
+    FROM retally.shows() AS s
+    WHERE s.show_id = p_scope AND s.rebuilt;
+    IF FOUND THEN
+        RAISE EXCEPTION 'show "%" is managed: its totals are not put back to what they were',
+            v_rebuilt.name
+            USING ERRCODE = 'RT017',
+                HINT = CASE
+                    WHEN v_rebuilt.managed
+                        THEN format('`retally managed --show %s off` first.', v_rebuilt.name)
+                    ELSE
+                        'Clear its flag in the farm (show.b_scheduler_managed) first, or '
+                        'retally.setting.follow_farm_flag.'
+                END;
+    END IF;
+
     SELECT 0, 0, 0, '{}'
     INTO rows_restored, rows_kept, rows_deferred, problems;
     FOREACH v_total IN ARRAY retally.totals() LOOP
@@ -56,10 +77,10 @@ BEGIN
         problems := problems || ARRAY(
             SELECT
                 format(
-                    '%s %s: the farm does not take back what it held',
-                    v_total, retally.row_name(v_total, m.key)
+                    '%s %s: the farm does not take back what it held%s',
+                    v_total, retally.row_name(v_total, m.key), ': ' || m.refusal
                 )
-            FROM unnest(v_done.misfits) AS m (key)
+            FROM unnest(v_done.misfits, v_done.refusals) AS m (key, refusal)
         );
     END LOOP;
     run := retally.note_run(
