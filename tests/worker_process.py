@@ -67,8 +67,10 @@ class WorkerProcess:
         raise AssertionError(f"no event {name!r} in: {self.text}")
 
     def metrics_url(self) -> str:
-        """Read on to where its metrics are served."""
-        return str(self.await_event("metrics served")["url"])
+        """Read on to its start; where its metrics are served."""
+        url = str(self.await_event("metrics served")["url"])
+        self.await_event("worker started")
+        return url
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send the signal and read on to the end; answers with the exit code."""

@@ -31,7 +31,7 @@ def in_process(dsn: str, **settings: Any) -> Iterator[tuple[list[EventDict], Cal
         running = threads.submit(worker.run, requests)
 
         def url() -> str:
-            await_true(lambda: bool(events(log, "metrics served")))
+            await_true(lambda: bool(events(log, "worker started")))
             return str(events(log, "metrics served")[0]["url"])
 
         try:
