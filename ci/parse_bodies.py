@@ -151,12 +151,12 @@ def without_own_types(text: str) -> str:
 
 @cache
 def _own_types() -> str:
-    """The names of all composite types in our schema, as alternatives of a pattern."""
+    """The names of all composite types and tables in our schema, as a pattern's alternatives."""
     found = [
         name[-1]
         for path in sql_files()
         for each in statements(path.read_text(encoding="utf-8"))
-        if isinstance(each.tree, ast.CompositeTypeStmt) and (name := created(each.tree))
+        if isinstance(each.tree, ast.CompositeTypeStmt | ast.CreateStmt) and (name := created(each.tree))
     ]
     return "|".join(map(re.escape, found)) or "(?!)"
 

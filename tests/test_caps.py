@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from psycopg.errors import IoError
 from concurrency import await_blocked, run_in_background
+from psycopg.errors import IoError
 from repair_farm import KEYS, TABLES, make_works
 from small_farm import Rows, Work, make_work, stored
 

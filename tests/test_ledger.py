@@ -76,12 +76,12 @@ def test_a_refused_show_is_one_line_and_stops_no_other_one(
     other = make_works(Rows(farm_db), "aurora")
     farm_db.execute("DELETE FROM proc WHERE pk_show = %s", (other[0].show,))
     dry = retally("recompute", "--all", "--unmanaged-too", "--dry-run")
-    assert dry.exit_code == 0
+    assert dry.exit_code == 1
     refusal = 'the repair of show "aurora" is refused (all to zero, too many rows,'
     assert f"note: {refusal}" in dry.stderr
     assert '"comet"' not in dry.stderr
     forced = retally("recompute", "--all", "--unmanaged-too", "--dry-run", "--force")
-    assert "refused" not in forced.stderr
+    assert (forced.exit_code, "refused" in forced.stderr) == (0, False)
 
     result = retally("recompute", "--all", "--unmanaged-too")
     assert result.exit_code == 1
@@ -137,13 +137,26 @@ def test_the_ledger_as_a_table_speaks_of_cores_and_fits_100_columns(retally: Ret
     lines = retally("ledger").stdout.splitlines()
     assert lines[0].split() == [
         "run", "changed", "at", "show", "total", "name", "slot", "before", "after", "cause",
+        "asked", "by",
     ]  # fmt: skip
-    assert lines[3].split()[-4:] == ["cores", "2.93", "3.00", "-"]
-    assert lines[1].split()[-7:] == ["cores", "3.00", "2.93", "undo", "of", "run", "1"]
+    assert lines[3].split()[-6:] == ["cores", "2.93", "3.00", "-", "retally", "recompute"]
+    assert lines[1].split()[-8:] == ["cores", "3.00", "2.93", "-", "undo", "of", "run", "1"]
     assert max(map(len, lines)) <= 100
     runs = retally("ledger", "--runs").stdout.splitlines()
     assert max(map(len, runs)) <= 100
     assert "undo of run 1" in runs[1]
+
+
+@pytest.mark.usefixtures("works")
+def test_the_table_tells_what_was_forced_and_the_year_of_old_repairs(
+    farm_db: psycopg.Connection, retally: Retally
+) -> None:
+    farm_db.execute("DELETE FROM proc")
+    retally("recompute", "--show", "comet", "--force")
+    farm_db.execute("UPDATE retally.ledger SET changed_at = '2019-03-01 12:00+00'")
+    line = retally("ledger").stdout.splitlines()[1]
+    assert line.endswith("retally recompute, forced")
+    assert line.split()[1:3] == ["2019-03-01", "12:00:00Z"]
 
 
 def test_filters_choose_shows_totals_runs_and_times(
@@ -201,6 +214,26 @@ def test_wrong_arguments_are_exit_code_2(retally: Retally, args: tuple[str, ...]
     assert retally(*args).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (("ledger", "--run", "x"), "'x' is not a valid whole number."),
+        (("ledger", "--limit", "1.5"), "'1.5' is not a valid whole number."),
+        (("prune", "--rows", "x"), "'x' is not a valid whole number."),
+        (("watch", "--interval", "x"), "'x' is not a valid number."),
+        (("watch", "--interval", "inf"), "'inf' is not a valid number."),
+        (("recompute", "--all", "--patience", "nan"), "'nan' is not a valid number."),
+        (("recompute", "--all", "--patience", "-1"), "-1.0 is not in the range x>=0."),
+    ],
+)
+def test_what_is_no_number_is_told_in_plain_words(
+    retally: Retally, args: tuple[str, ...], text: str
+) -> None:
+    result = retally(*args)
+    assert result.exit_code == 2
+    assert text in result.stderr
+
+
 @pytest.mark.usefixtures("works")
 def test_unknown_shows_and_runs_are_exit_code_1(retally: Retally) -> None:
     unknown = retally("ledger", "--show", "comte")
@@ -210,100 +243,6 @@ def test_unknown_shows_and_runs_are_exit_code_1(retally: Retally) -> None:
         result = retally(*args)
         assert result.exit_code == 1
         assert f"there is no run {args[1]}: `retally ledger --runs`" in result.stderr
-
-
-def test_a_dry_run_of_undo_names_what_would_be_put_back_and_what_is_kept(
-    farm_db: psycopg.Connection, retally: Retally, works: list[Work]
-) -> None:
-    spoil(farm_db, works[1], "job", 9)
-    retally("recompute", "--show", "comet")
-    spoil(farm_db, works[1], "job", 1)
-    exact = state(farm_db, works)
-    result = retally("undo", "1", "--dry-run")
-    assert result.exit_code == 0
-    assert "1 row would be put back, 1 kept (changed since, gone, or managed); nothing" in result.stderr
-    lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[0] == [
-        "show", "total", "name", "slot", "before", "after", "now", "restorable",
-    ]  # fmt: skip
-    assert lines[3] == ["comet", "job", works[1].job, "cores", "3.09", "3.00", "3.01", "no"]
-    assert state(farm_db, works) == exact
-    rows = json.loads(retally("undo", "1", "--dry-run", "--format", "json").stdout)
-    assert [(row["total"], row["now"], row["restorable"]) for row in rows] == [
-        ("layer", 300, True),
-        ("layer", 2, True),
-        ("job", 301, False),
-    ]
-
-
-def test_undo_with_busy_rows_is_exit_code_5(
-    connect: Connect, retally: Retally, works: list[Work]
-) -> None:
-    retally("recompute", "--show", "comet")
-    holder = connect()
-    holder.execute("BEGIN")
-    holder.execute("SELECT FROM layer_resource WHERE pk_layer = %s FOR UPDATE", (works[0].layer,))
-    result = retally("undo", "1", "--format", "json")
-    assert result.exit_code == 5
-    assert json.loads(result.stdout) == [
-        {
-            "run": None,
-            "undoes": 1,
-            "rows_restored": 0,
-            "rows_kept": 0,
-            "rows_deferred": 1,
-            "shows_busy": 0,
-            "shows_refused": 0,
-        }
-    ]
-
-
-def test_undo_of_a_show_that_another_session_is_rebuilding_is_exit_code_5(
-    connect: Connect, retally: Retally, works: list[Work]
-) -> None:
-    retally("recompute", "--show", "comet")
-    holder = connect()
-    holder.execute("BEGIN")
-    holder.execute("SELECT retally.hold_scope(%s, false)", (works[0].show,))
-    result = retally("undo", "1")
-    assert result.exit_code == 5
-    assert "not done: show comet: another session is rebuilding" in result.stderr
-
-
-def test_undo_warns_of_shows_that_the_ticks_write_again(
-    farm_db: psycopg.Connection, retally: Retally, works: list[Work]
-) -> None:
-    retally("recompute", "--show", "comet")
-    assert "note:" not in retally("undo", "1", "--dry-run").stderr
-    retally("unmanaged", "--show", "comet", "repair")
-    for args in (("undo", "1", "--dry-run"), ("undo", "1")):
-        assert "note: show comet is in mode repair" in retally(*args).stderr
-
-
-def test_undo_of_a_managed_show_is_exit_code_1_and_puts_back_the_others(
-    farm_db: psycopg.Connection, retally: Retally, works: list[Work]
-) -> None:
-    other = make_works(Rows(farm_db), "aurora")
-    spoil(farm_db, other[0], "layer", -7)
-    retally("recompute", "--all", "--unmanaged-too")
-    manage(farm_db, works[0], True)
-
-    dry = retally("undo", "1", "--dry-run", "--format", "json")
-    assert dry.exit_code == 0
-    assert {(row["show"], row["restorable"]) for row in json.loads(dry.stdout)} == {
-        ("comet", False),
-        ("aurora", True),
-    }
-    assert "note: show comet is managed: it would not be put back" in dry.stderr
-
-    result = retally("undo", "1", "--format", "json")
-    assert result.exit_code == 1
-    assert 'not done: show "comet" is managed' in result.stderr
-    assert "`retally managed --show comet off` first" in result.stderr
-    [told] = json.loads(result.stdout)
-    assert (told["rows_restored"], told["shows_refused"]) == (1, 1)
-    assert stored(farm_db, works[0], "layer")[0] == 300
-    assert stored(farm_db, other[0], "layer")[0] == 293
 
 
 def test_totals_chosen_are_the_only_ones_repaired(

@@ -106,7 +106,9 @@ def test_rows_of_finished_jobs_do_not_hide_that_most_of_the_others_would_change(
         "UPDATE job_resource SET int_gpus = int_gpus + 1 WHERE int_cores > 0;"
         "UPDATE point SET int_cores = int_cores + 1 WHERE int_cores > 0"
     )
-    with pytest.raises(RepairRefusedError, match=r"\(too many rows\): it would change 12 of 20 rows"):
+    with pytest.raises(
+        RepairRefusedError, match=r"\(too many rows\): it would change 12 of 20 rows"
+    ):
         repair(farm_db, works[0].show)
 
 
@@ -119,7 +121,9 @@ def test_a_row_that_holds_something_only_before_or_only_after_counts(
         "UPDATE layer_resource SET int_gpus = 1 WHERE int_cores = 0;"
         "UPDATE job_resource SET int_gpus = 1 WHERE int_cores = 0"
     )
-    with pytest.raises(RepairRefusedError, match=r"\(too many rows\): it would change 22 of 42 rows"):
+    with pytest.raises(
+        RepairRefusedError, match=r"\(too many rows\): it would change 22 of 42 rows"
+    ):
         repair(farm_db, works[0].show)
     farm_db.execute("UPDATE layer_resource SET int_gpus = 0 WHERE int_cores = 0")
     farm_db.execute("UPDATE point SET int_gpus = 0 WHERE int_cores > 0")

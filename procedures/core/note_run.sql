@@ -1,8 +1,8 @@
 -- Writes into the ledger what a run changed in a scope. p_run: the run that it belongs to, null for
 -- a new one. p_cause: what asked for it. p_undoes: the run that was put back, null for a repair.
--- p_causes: what had made each of the values wrong, in the order of p_changes. Answers with the run;
--- null when nothing was changed and none was given. Writes: retally.run, retally.ledger.
--- Raises 55P03 when these are locked for longer than the lock budget.
+-- p_causes: what had made each of the values wrong, in the order of p_changes.
+-- Answers with the run, null when nothing was changed and none was given. Writes: retally.run,
+-- retally.ledger. Raises 55P03 when these are locked for longer than the lock budget.
 CREATE OR REPLACE FUNCTION retally.note_run(
     p_run bigint, p_worker text, p_cause text, p_forced boolean, p_undoes bigint, p_scope text,
     p_changes retally.change[], p_causes text[]
