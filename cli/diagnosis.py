@@ -5,21 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retally.cli.output import cores, counted
+from retally.cli.serving import look_at_shows
 from retally.cli.symptoms import Check, Question, Symptom, duration, listed, problem, warning
 from retally.procedures import checks, rights, routines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import psycopg
 
-    from retally.procedures.checks import UnservedShow
+    from retally.procedures.checks import OddTrigger
 
 #: The major versions of PostgreSQL that retally is tested with.
 _SERVERS = range(14, 19)
 
 _CLOCK_SECONDS = 1.0
-_LATE_SECONDS = 180.0  # a pg_cron job once a minute, and one that is missed, are in time
 _ROWS_LISTED = 5
 _DEAD_ROWS = 10_000  # fewer cost nothing, however many live ones there are
 
@@ -99,23 +97,48 @@ def _privileges(conn: psycopg.Connection, question: Question) -> list[Symptom]:
     ]
 
 
-_TRIGGER_ADVICE = {
-    "unknown": "read its function: what it writes to totals is overwritten, what it refuses holds"
-    " up a pass",
-    "disabled": "ALTER TABLE public.{table} ENABLE TRIGGER {trigger}, unless it is off on purpose:"
-    " the tier or the cap that it keeps is not kept",
-    "missing": "take it from OpenCue's migrations: the tier or the cap that it keeps is not kept",
+_UNKNOWN = (
+    "read its function: what it writes to totals is overwritten, what it refuses holds up a pass"
+)
+# What is not so while they do not run, by OpenCue's function.
+_KEPT = {
+    "trigger__verify_subscription": "no burst of a subscription is kept",
+    "trigger__verify_job_resources": "no maximum of a job is kept",
+    "trigger__before_insert_proc": "procs without cores are let in",
+    "trigger__update_proc_update_layer": "a proc that goes on with another layer leaves its cores"
+    " in the total of the former one",
+    "trigger__upgrade_proc_memory_usage": "memory that a proc reserves on the way is not taken from"
+    " its host",
 }
+_TIER = "the tier, by which Cuebot chooses who is next, is not kept"
 
 
 def _triggers(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    by_table: dict[str, list[OddTrigger]] = {}
+    for odd in checks.odd_triggers(conn):
+        by_table.setdefault(odd.table_name, []).append(odd)
     return [
         warning(
-            f"trigger {odd.trigger_name} on {odd.table_name} ({odd.function_name}) is {odd.fault}",
-            _TRIGGER_ADVICE[odd.fault].format(table=odd.table_name, trigger=odd.trigger_name),
+            f"triggers on {table}: "
+            + "; ".join(
+                f"{odd.trigger_name} ({odd.function_name}) is {odd.fault}" for odd in found
+            ),
+            "; ".join(dict.fromkeys(_trigger_advice(odd) for odd in found)),
         )
-        for odd in checks.odd_triggers(conn)
+        for table, found in by_table.items()
     ]
+
+
+def _trigger_advice(odd: OddTrigger) -> str:
+    if odd.fault == "unknown":
+        return f"{odd.trigger_name}: {_UNKNOWN}"
+    without = _KEPT.get(odd.function_name, _TIER)
+    if odd.fault == "missing":
+        return f"{odd.trigger_name}: take it from OpenCue's migrations: without it {without}"
+    return (
+        f"ALTER TABLE public.{odd.table_name} ENABLE TRIGGER {odd.trigger_name}, unless it is off"
+        f" on purpose: without it {without}"
+    )
 
 
 def _indexes(conn: psycopg.Connection, _: Question) -> list[Symptom]:
@@ -153,40 +176,6 @@ def _transactions(conn: psycopg.Connection, question: Question) -> list[Symptom]
     return found
 
 
-def _shows(conn: psycopg.Connection, _: Question) -> list[Symptom]:
-    unserved = checks.unserved_shows(conn, _LATE_SECONDS)
-    found = [_failing(show) for show in unserved if show.fault == "failing"]
-    if late := [show for show in unserved if show.fault == "late"]:
-        totals = sorted({total for show in late for total in show.totals or ()})
-        workers = checks.live_workers(conn)
-        found.append(
-            problem(
-                f"{listed([show.name for show in late])}: no pass over {', '.join(totals)} "
-                + _since(late),
-                f"look into the log of {listed(workers)}; its setting totals may leave some out"
-                if workers
-                else "no worker runs: start `retally worker`, or let pg_cron call"
-                " retally.recompute_all(); or take the flag away: retally managed",
-            )
-        )
-    return found
-
-
-def _failing(show: UnservedShow) -> Symptom:
-    return Symptom(
-        "problem" if show.rebuilt else "warning",
-        f"{show.name}: the passes of tick {show.tick} fail: {show.error}",
-        f"retally recompute --show '{show.name}' tells more",
-    )
-
-
-def _since(late: Sequence[UnservedShow]) -> str:
-    known = [show.last_pass for show in late if show.last_pass is not None]
-    if len(known) < len(late):
-        return "is known"
-    return f"since {min(known):%Y-%m-%d %H:%M:%S%z}"
-
-
 def _procs(conn: psycopg.Connection, _: Question) -> list[Symptom]:
     by_reason: dict[str, list[str]] = {}
     for orphan in routines.orphans(conn):
@@ -213,8 +202,8 @@ _MAKE_ROW = {
     " VALUES (gen_random_uuid(), '{key}')",
     "folder": "INSERT INTO public.folder_resource (pk_folder_resource, pk_folder)"
     " VALUES (gen_random_uuid(), '{key}')",
-    "subscription": "let an admin subscribe the show to this allocation, in CueGUI",
-    "point": "let an admin add this department to the show, in CueGUI",
+    "subscription": "let an admin subscribe show {show} to this allocation, in CueGUI",
+    "point": "let an admin add this department to show {show}, in CueGUI",
 }
 
 
@@ -222,9 +211,9 @@ def _rows(conn: psycopg.Connection, _: Question) -> list[Symptom]:
     missing = checks.missing_rows(conn)
     found = [
         problem(
-            f"the {row.total} total of {row.name} is not there; its procs hold {cores(row.cores)}"
-            f" cores and {row.gpus} GPUs",
-            _MAKE_ROW[row.total].format(key=row.key),
+            f"the {row.total} total of {row.name} in show {row.show_name} is not there; its procs"
+            f" hold {cores(row.cores)} cores and {row.gpus} GPUs",
+            _MAKE_ROW[row.total].format(key=row.key, show=row.show_name),
         )
         for row in missing[:_ROWS_LISTED]
     ]
@@ -273,6 +262,20 @@ def _settings(conn: psycopg.Connection, _: Question) -> list[Symptom]:
                 "UPDATE retally.setting SET repair_share = 0.5, or the modes of shows to watch",
             )
         )
+    if setting.history_every == 0:
+        found.append(
+            warning(
+                "setting.history_every is 0: every pass leaves five rows in retally.history",
+                "UPDATE retally.setting SET history_every = '1 minute'",
+            )
+        )
+    if setting.longest_flip == 0:
+        found.append(
+            warning(
+                "setting.longest_flip is 0: a flip gives up when any booking is in flight",
+                "UPDATE retally.setting SET longest_flip = '5 seconds'",
+            )
+        )
     return found
 
 
@@ -283,6 +286,9 @@ BARE = (
     Check("clock", "the server's clock and this machine's agree", _clock),
 )
 
+# Their rights are on the tables of shows, ticks and passes too.
+_LOOKERS = ("worker", "reader")
+
 #: What asks retally's routines.
 INSTALLED = (
     Check("farm", "every column that retally uses is there", _farm),
@@ -290,9 +296,9 @@ INSTALLED = (
     Check("triggers", "as OpenCue leaves them", _triggers),
     Check("indexes", "ticks and bookings find their rows by an index", _indexes),
     Check("transactions", "none is open for long", _transactions),
-    Check("shows", "every show that is to be rebuilt is served", _shows),
+    Check("shows", "every show that is to be rebuilt is served", look_at_shows, _LOOKERS),
     Check("procs", "show, job, layer and host of every proc are known", _procs),
-    Check("rows", "every total has its row", _rows),
+    Check("rows", "every total has its row", _rows, _LOOKERS),
     Check("vacuum", "autovacuum keeps up", _vacuum),
     Check("settings", "retally.setting makes sense", _settings),
 )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-_COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
+_COLORS = {"ok": "green", "warning": "yellow", "problem": "red", "skipped": None}
 _WIDTH = 100
 _INDENT = 22
 
@@ -45,7 +45,7 @@ SELECT
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the report; ``state``: ok, warning or problem."""
+    """A line of the report; ``state``: ok, warning, problem or skipped."""
 
     check: str
     state: str
@@ -78,7 +78,8 @@ def doctor(dsn: str | None, long: float, purpose: str, style: str) -> None:
 
     Changes nothing. Exit code 0 when nothing is a problem, 1 otherwise. A problem: totals are or
     will become wrong, or retally cannot do its work; a warning: it works, and somebody should
-    look. It reads every proc once or twice.
+    look; skipped: it takes rights that such a role does not have, and need not. It reads every proc
+    once or twice.
 
     \b
     Example:
@@ -134,6 +135,9 @@ def _schema(conn: psycopg.Connection, question: Question) -> Line:
 
 def _look(conn: psycopg.Connection, check: Check, question: Question) -> Iterator[Line]:
     """One check, in a transaction of its own: one that fails keeps no other from its answer."""
+    if check.purposes is not None and question.purpose not in check.purposes:
+        yield Line(check.name, "skipped", f"not looked at: not for a {question.purpose} to see")
+        return
     try:
         with translated(), conn.transaction():
             conn.execute(_LIMITS)

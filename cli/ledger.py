@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from retally.cli.numbers import WholeNumber
 from retally.cli.options import chosen_shows, format_option, installed, show_option, total_option
 from retally.cli.output import TABLE_ROWS, Row, cores, note, print_rows
 from retally.procedures import ledger as book
@@ -46,8 +47,19 @@ _RUN_COLUMNS = (
     "forced",
     "undoes",
 )
-# What fits a terminal of 100 columns; --runs tells who asked, and when.
-_TABLE = ("run", "changed_at", "show", "total", "name", "slot", "before", "after", "cause")
+# What fits a terminal of 100 columns; the keys are in JSON and CSV.
+_TABLE = (
+    "run",
+    "changed_at",
+    "show",
+    "total",
+    "name",
+    "slot",
+    "before",
+    "after",
+    "cause",
+    "asked_by",
+)
 _RUN_TABLE = ("run", "begun_at", "asked_by", "worker", "shows", "rows", "cores", "gpus", "notes")
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -72,7 +84,7 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> datetime
 @click.command()
 @show_option("Only this show, by name or id; may be given several times.")
 @total_option
-@click.option("--run", type=click.IntRange(1, 2**63 - 1), metavar="N", help="Only this run.")
+@click.option("--run", type=WholeNumber(1, 2**63 - 1), metavar="N", help="Only this run.")
 @click.option(
     "--since",
     callback=_since,
@@ -80,7 +92,7 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> datetime
     help="Only what was changed since then: 2026-03-01T12:00 (UTC, unless it has an offset), or"
     " 90m, 3h, 2d ago.",
 )
-@click.option("--limit", type=click.IntRange(1, 2**31 - 1), metavar="N", help="Only the latest N.")
+@click.option("--limit", type=WholeNumber(1, 2**31 - 1), metavar="N", help="Only the latest N.")
 @click.option("--runs", "only_runs", is_flag=True, help="One line for each run.")
 @format_option
 @installed
@@ -96,9 +108,9 @@ def ledger(
 ) -> None:
     """Show what repairs of unmanaged shows have changed, the latest first. Reads only.
 
-    One row per slot: before and after, and what had made it wrong, where the pattern tells. With
-    --runs, what each run has changed in all, summed over the totals. Old runs are pruned, see
-    retally.setting.ledger_age.
+    One row per slot: before and after, what had made it wrong, where the pattern tells, and what
+    asked for it; JSON and CSV have the keys, too. With --runs, what each run has changed in all,
+    summed over the totals. Old runs are pruned, see retally.setting.ledger_age.
 
     \b
     Example:
@@ -145,8 +157,7 @@ def _entry_row(entry: book.Entry, style: str) -> Row:
     if style == "table":
         row["run"] = str(entry.run)
         row["show"] = entry.show or entry.show_id
-        if entry.undoes is not None:
-            row["cause"] = f"undo of run {entry.undoes}"
+        row["asked_by"] = entry.asked_by + (", forced" if entry.forced else "")
         if entry.slot.endswith("cores"):
             row |= {"before": cores(entry.before), "after": cores(entry.after)}
     return row

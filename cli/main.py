@@ -17,6 +17,7 @@ from retally.cli.install import install
 from retally.cli.ledger import ledger
 from retally.cli.managed import managed
 from retally.cli.output import print_anything
+from retally.cli.prune import prune
 from retally.cli.recompute import recompute
 from retally.cli.settings import settings_command
 from retally.cli.simulate import simulate_command
@@ -60,6 +61,7 @@ for _command in (
     undo,
     managed,
     unmanaged,
+    prune,
     worker,
     settings_command,
     demo,

@@ -71,7 +71,7 @@ def print_rows(rows: Sequence[Row], style: str, columns: Sequence[str]) -> None:
     elif style == "csv":
         writer = csv.DictWriter(sys.stdout, list(columns), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_plain(row, columns) for row in rows)
+        writer.writerows(_csv(row, columns) for row in rows)
     else:
         _print_table(rows, columns)
 
@@ -120,6 +120,14 @@ def _plain(row: Mapping[str, Any], columns: Sequence[str]) -> Row:
     }
 
 
+def _csv(row: Mapping[str, Any], columns: Sequence[str]) -> Row:
+    """As JSON has it; Python's own spelling of a boolean is nobody else's."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else value
+        for name, value in _plain(row, columns).items()
+    }
+
+
 def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
@@ -152,5 +160,11 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%m-%d %H:%M:%SZ")
+        return _time(value.astimezone(UTC))
     return str(value)
+
+
+def _time(at: datetime) -> str:
+    """With the year where it is not the present one."""
+    year = "" if at.year == datetime.now(UTC).year else f"{at.year:04d}-"
+    return f"{year}{at:%m-%d %H:%M:%S}Z"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from retally.cli.output import counted
@@ -23,10 +24,19 @@ NONE_YET = (
     " (the tables are unlogged)"
 )
 
+#: A result tells of the present for so long, and for so many intervals of its tick if that is more;
+#: docs/history.md says the same to those who ask in SQL.
+_FRESH = timedelta(minutes=5)
+_FRESH_INTERVALS = 10
+
 
 @dataclass(frozen=True)
 class ShowNow:
-    """One show at one time; ``latest``: of each total the latest pass, by a tick or by hand."""
+    """One show at one time.
+
+    ``latest``: of each total the latest pass, by a tick or by hand; none where nobody looks at the
+    show, or where it is too old to tell of the present.
+    """
 
     show: Show
     now: datetime | None
@@ -57,7 +67,7 @@ class ShowNow:
     @property
     def failing(self) -> Turn | None:
         """The tick whose passes over the show fail, the worst of them."""
-        failing = [turn for turn in self.turns if turn.failures and self.mode != "off"]
+        failing = [turn for turn in self.turns if turn.failures and self._is_served_in(turn)]
         return max(failing, key=lambda turn: turn.failures, default=None)
 
     @property
@@ -106,6 +116,12 @@ class ShowNow:
         reason = " ".join((turn.error or "").split())
         return f"{turn.tick} failed {counted(turn.failures, 'time')}: {reason}; {again}"
 
+    def _is_served_in(self, turn: Turn) -> bool:
+        """Without a mode of its own: as long as some worker comes for it."""
+        if self.served or self.mode == "off" or self.now is None:
+            return self.served
+        return turn.due_at > self.now - _fresh_for(turn)
+
     def _ago(self, at: datetime) -> float:
         return 0.0 if self.now is None else (self.now - at).total_seconds()
 
@@ -124,11 +140,27 @@ def overview(shows: Iterable[Show], kept: Kept | None) -> list[ShowNow]:
             show,
             now,
             tuple(passes[show.show_id]),
-            tuple(latest(passes[show.show_id])),
+            tuple(_present(show, passes[show.show_id], turns[show.show_id], now)),
             tuple(turns[show.show_id]),
         )
         for show in shows
     ]
+
+
+def _present(
+    show: Show, passes: Sequence[LastPass], turns: Sequence[Turn], now: datetime | None
+) -> list[LastPass]:
+    """Of each total the latest pass, where that still tells of the present."""
+    if now is None or (show.mode == "off" and not show.rebuilt):
+        return []
+    fresh_for = {turn.tick: _fresh_for(turn) for turn in turns}
+    return [
+        each for each in latest(passes) if each.finished_at > now - fresh_for.get(each.tick, _FRESH)
+    ]
+
+
+def _fresh_for(turn: Turn) -> timedelta:
+    return max(_FRESH, _FRESH_INTERVALS * timedelta(seconds=turn.every))
 
 
 def ticks_of(kept: Kept | None) -> list[str]:

@@ -9,6 +9,7 @@ import click
 from rich.progress import TextColumn
 
 from retally.cli.errors import Exit
+from retally.cli.numbers import Number
 from retally.cli.options import (
     chosen_shows,
     chosen_totals,
@@ -55,7 +56,7 @@ _DRY_COLUMNS = ("show", "total", "rows_adrift", "rows_failed", "cores_adrift", "
 )
 @click.option(
     "--patience",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=10.0,
     show_default=True,
     metavar="SECONDS",
@@ -64,7 +65,12 @@ _DRY_COLUMNS = ("show", "total", "rows_adrift", "rows_failed", "cores_adrift", "
 @click.option(
     "--force", is_flag=True, help="Repair an unmanaged show even when most of it would change."
 )
-@click.option("--dry-run", is_flag=True, help="Only tell what is adrift; write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only tell what is adrift; write nothing. Exit code 1 where the real one would be refused,"
+    " or could not rebuild a total.",
+)
 @format_option
 @installed
 def recompute(
@@ -106,9 +112,8 @@ def recompute(
     if dry_run:
         found = routines.findings(conn, [s.show_id for s in shows], wanted)
         _tell(found, shows, style)
-        if not force:
-            _tell_refusals(conn, found, shows, wanted)
-        return
+        refused = not force and _tell_refusals(conn, found, shows, wanted)
+        sys.exit(Exit.ERROR if refused or any(f.rows_failed for f in found) else Exit.FINE)
     repaired = Repairs({s.show_id for s in shows if not s.rebuilt}, force, "retally recompute")
     outcome = _run(conn, shows, wanted, wait, patience, repaired)
     sys.exit(_report(outcome, shows, style))
@@ -165,13 +170,17 @@ def _tell_refusals(
     found: Sequence[Finding],
     shows: Sequence[Show],
     totals: Sequence[str],
-) -> None:
+) -> bool:
+    """Whether a show would be refused; each is told."""
+    refused = False
     adrift = {f.show_id for f in found if f.rows_adrift}
     for show in shows:
         if show.show_id in adrift and not show.rebuilt:
             refusal = repairs.refusal(conn, show.show_id, totals)
             if refusal is not None:
                 note(f"note: {refusal} ({refusal.hint})")
+                refused = True
+    return refused
 
 
 def _report(outcome: Outcome, shows: Sequence[Show], style: str) -> Exit:
@@ -197,9 +206,10 @@ def _report(outcome: Outcome, shows: Sequence[Show], style: str) -> Exit:
     for failure in outcome.failures:
         note(f"failed: show {names[failure.show_id]}: {_line(failure)}")
     changed = sum(p.rows_changed for p in outcome.passes)
+    changed_shows = len({p.show_id for p in outcome.passes if p.rows_changed})
     deferred = sum(p.rows_deferred for p in outcome.passes)
     note(
-        f"{counted(changed, 'row')} changed in {counted(len(shows), 'show')},"
+        f"{counted(changed, 'row')} changed in {counted(changed_shows, 'show')},"
         f" {deferred:,} left because busy"
     )
     if outcome.run is not None:

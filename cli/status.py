@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import click
-from psycopg.rows import class_row
 from rich.table import Table
 
+from retally.cli.facts import described, farm, flags, versions
 from retally.cli.options import database, format_option
 from retally.cli.output import TABLE_ROWS, Row, console, counted, note, print_rows
 from retally.cli.overview import (
     ON_REPLICA,
     ShowNow,
-    age,
     overview,
-    shares,
     ticks_of,
     without_passes,
-    workers_of,
 )
+from retally.cli.workers import COLUMNS as WORKER_COLUMNS
+from retally.cli.workers import TABLE as WORKER_TABLE
+from retally.cli.workers import gone_line, ticks_line, worker_lines, worker_rows
 from retally.procedures import Show, routines
-from retally.procedures.kept import Heartbeat, Kept, kept
-from retally.sql.errors import translated
-from retally.sql.migrate import known_version, require_current, schema_version
+from retally.procedures.kept import Kept, kept
+from retally.sql.migrate import require_current
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,41 +55,8 @@ _COLUMNS = (
     "error",
     "retry_at",
 )
-_WORKER_COLUMNS = ("worker", "tick", "every_seconds", "seen_at", "alive", "shows")
 _LINES = 10  # of shows that fail, of workers
 _WIDE = 100  # columns from which on each show's worker fits, too
-
-
-@dataclass(frozen=True)
-class Farm:
-    """What the catalog tells of the farm; a migration version only where Flyway keeps one."""
-
-    server: str
-    tables: int
-    has_gpus: bool
-    has_flag: bool
-    flyway: str | None
-
-
-_FARM = """
-SELECT
-    current_setting('server_version') AS server,
-    (
-        SELECT count(*) FROM unnest(ARRAY[
-            'proc', 'show', 'subscription', 'layer_resource', 'job_resource', 'folder_resource',
-            'point'
-        ]) AS t (name) WHERE to_regclass('public.' || t.name) IS NOT NULL
-    ) AS tables,
-    EXISTS (
-        SELECT FROM pg_catalog.pg_attribute AS a
-        WHERE a.attrelid = to_regclass('public.proc') AND a.attname = 'int_gpus_reserved'
-    ) AS has_gpus,
-    EXISTS (
-        SELECT FROM pg_catalog.pg_attribute AS a
-        WHERE a.attrelid = to_regclass('public.show') AND a.attname = 'b_scheduler_managed'
-    ) AS has_flag,
-    to_regclass('public.flyway_schema_history')::text AS flyway
-"""
 
 
 @click.command()
@@ -110,7 +75,9 @@ def status(conn: psycopg.Connection, style: str, workers: bool) -> None:
     Mode         rebuild: of managed shows; watch, repair, off: of the others; default: what the
                  worker's setting --unmanaged says
     Last pass    how long ago, tick by tick
-    Adrift       rows left adrift; changed, deferred, failed: rows of the latest passes
+    Adrift       rows left adrift; changed, deferred, failed: rows of the latest passes; "-" where
+                 nobody looks: mode off, or none for 5 minutes (for 10 intervals of the tick, if
+                 that is longer)
 
     \b
     Example:
@@ -119,14 +86,17 @@ def status(conn: psycopg.Connection, style: str, workers: bool) -> None:
       retally status --workers --format csv
     """
     if style == "table":
-        found = _farm(conn)
-        click.echo(f"retally     {version('retally')}, schema version {_versions(conn)}")
+        found = farm(conn)
+        click.echo(f"retally     {version('retally')}, schema version {versions(conn)}")
         click.echo(f"PostgreSQL  {found.server}, database {conn.info.dbname}")
-        click.echo(f"farm        {_described(found)}")
+        click.echo(f"farm        {described(found)}")
     require_current(conn)
     state = kept(conn)
     if workers:
-        print_rows(_workers(state), style, _WORKER_COLUMNS)
+        if state is None:
+            note(f"workers: {ON_REPLICA}")
+        rows_of_workers = worker_rows(state) if state else []
+        print_rows(rows_of_workers, style, WORKER_TABLE if style == "table" else WORKER_COLUMNS)
         return
     rows = overview(routines.shows(conn), state)
     if style != "table":
@@ -134,59 +104,11 @@ def status(conn: psycopg.Connection, style: str, workers: bool) -> None:
         if why := without_passes(state):
             note(f"passes: {why}")
         return
-    click.echo(f"flags       {_flags(conn)}")
+    click.echo(f"flags       {flags(conn)}")
     for title, line in _told(rows, state):
         click.echo(f"{title:<12}{line}")
     click.echo()
     _print_table(rows, ticks_of(state))
-
-
-def _farm(conn: psycopg.Connection) -> Farm:
-    with translated(), conn.cursor(row_factory=class_row(Farm)) as cursor:
-        found = cursor.execute(_FARM).fetchone()
-        assert found is not None  # noqa: S101 - the query has always one row
-        if found.flyway is None:
-            return found
-        row = conn.execute(
-            "SELECT max(version::int) FROM public.flyway_schema_history"
-            " WHERE success AND version ~ '^[0-9]+$'"
-        ).fetchone()
-        return Farm(
-            found.server,
-            found.tables,
-            found.has_gpus,
-            found.has_flag,
-            None if row is None else f"V{row[0]}",
-        )
-
-
-def _versions(conn: psycopg.Connection) -> str:
-    there = schema_version(conn)
-    if there is None:
-        return "none (not installed)"
-    return str(there) if there == known_version() else f"{there} (program: {known_version()})"
-
-
-def _described(found: Farm) -> str:
-    if not found.tables:
-        return "none in the schema public"
-    if not found.has_gpus:
-        return "OpenCue before migration V11: no GPU columns, too old for retally"
-    era = (
-        "1.19 or newer (show.b_scheduler_managed is there)"
-        if found.has_flag
-        else "1.18 or older (no show.b_scheduler_managed)"
-    )
-    return f"OpenCue {era}" + (f", migrated to {found.flyway}" if found.flyway else "")
-
-
-def _flags(conn: psycopg.Connection) -> str:
-    with translated():
-        row = conn.execute("SELECT s.follow_farm_flag FROM retally.setting AS s").fetchone()
-    farm = "the farm's own is followed" if row and row[0] else "the farm's own is ignored"
-    in_force = routines.override(conn)
-    ours = "per show" if in_force == "per-show" else f"override {in_force}"
-    return f"retally's {ours}; {farm}"
 
 
 def _told(rows: Sequence[ShowNow], state: Kept | None) -> Iterator[tuple[str, str]]:
@@ -195,9 +117,11 @@ def _told(rows: Sequence[ShowNow], state: Kept | None) -> Iterator[tuple[str, st
         yield "passes", why
     if state is None:
         return
-    yield from _titled("workers", _worker_lines(state) or ["none"])
-    if ticks := ticks_of(state):
-        yield "ticks", ", ".join(ticks)
+    yield from _titled("workers", worker_lines(state) or ["none"])
+    if gone := gone_line(state):
+        yield "gone", gone
+    if ticks := ticks_line(state):
+        yield "ticks", ticks
         yield "due", counted(sum(row.is_due for row in rows), "show") + " now"
     yield from _titled(
         "failing", [f"{row.show.name}: {row.failure()}" for row in rows if row.failing]
@@ -210,43 +134,6 @@ def _titled(title: str, lines: Sequence[str]) -> Iterator[tuple[str, str]]:
         title = ""
     if len(lines) > _LINES:
         yield "", f"… and {len(lines) - _LINES:,} more; --format json has all of them"
-
-
-def _worker_lines(state: Kept) -> list[str]:
-    claimed = shares(state)
-    lines = []
-    for worker, beats in workers_of(state).items():
-        ticks = [
-            f"{beat.tick} {age((state.now - beat.seen_at).total_seconds())} ago,"
-            f" {counted(claimed[worker, beat.tick], 'show')}"
-            for beat in beats
-            if beat.alive
-        ]
-        lines.append(f"{worker}: " + ("; ".join(ticks) or f"gone since {_latest(beats, state)}"))
-    return lines
-
-
-def _latest(beats: Sequence[Heartbeat], state: Kept) -> str:
-    return age((state.now - max(beat.seen_at for beat in beats)).total_seconds())
-
-
-def _workers(state: Kept | None) -> list[Row]:
-    if state is None:
-        note(f"workers: {ON_REPLICA}")
-        return []
-    claimed = shares(state)
-    return [
-        {
-            "worker": beat.worker,
-            "tick": beat.tick,
-            "every_seconds": beat.every,
-            "seen_at": beat.seen_at,
-            "alive": beat.alive,
-            "shows": claimed[beat.worker, beat.tick],
-        }
-        for beats in workers_of(state).values()
-        for beat in beats
-    ]
 
 
 def _print_table(rows: Sequence[ShowNow], ticks: Sequence[str]) -> None:
@@ -299,10 +186,10 @@ def _row(row: ShowNow) -> Row:
             name: row.summed(name)
             for name in ("rows_adrift", "rows_changed", "rows_deferred", "rows_failed")
         },
-        "seconds": round(sum(each.seconds for each in row.latest), 6) if last else None,
-        "rows_left_adrift": row.rows_left if last else None,
-        "core_units_left_adrift": row.core_units_left if last else None,
-        "gpus_left_adrift": row.gpus_left if last else None,
+        "seconds": round(sum(each.seconds for each in row.latest), 6) if row.latest else None,
+        "rows_left_adrift": row.rows_left if row.latest else None,
+        "core_units_left_adrift": row.core_units_left if row.latest else None,
+        "gpus_left_adrift": row.gpus_left if row.latest else None,
         "due": row.is_due,
         "failures": failing.failures if failing else 0,
         "failing_tick": failing.tick if failing else None,

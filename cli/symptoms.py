@@ -30,11 +30,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Check:
-    """A check by name; ``fine`` is what is said when it finds no symptom."""
+    """A check by name; ``fine`` is what is said when it finds no symptom.
+
+    ``purposes``: the roles that have the rights to make it; None: all.
+    """
 
     name: str
     fine: str
     look: Callable[[psycopg.Connection, Question], Sequence[Symptom]]
+    purposes: tuple[str, ...] | None = None
 
 
 def problem(seen: str, advice: str) -> Symptom:

@@ -21,11 +21,16 @@ _COLUMNS = ("show", "mode", "rebuilt_by_ticks", "in_force")
 
 @click.command()
 @show_option("This show, by name or id; may be given several times. Default: all, to tell.")
+@click.option("--all", "everything", is_flag=True, help="Every show of the farm.")
 @click.argument("switch", required=False, type=click.Choice([*MODES, "default"]))
 @format_option
 @installed
 def unmanaged(
-    conn: psycopg.Connection, names: Sequence[str], switch: str | None, style: str
+    conn: psycopg.Connection,
+    names: Sequence[str],
+    everything: bool,
+    switch: str | None,
+    style: str,
 ) -> None:
     """Tell or set what the ticks do with a show while it is unmanaged.
 
@@ -36,12 +41,16 @@ def unmanaged(
     \b
     Example:
       retally unmanaged --show show1 repair
+      retally unmanaged --all watch
       retally unmanaged
     """
-    need(switch is None or names, "which show? add --show NAME")
+    need(not (names and everything), "--all is every show: leave --show away")
+    need(switch is None or names or everything, "which show? add --show NAME, or --all")
     if switch is not None:
         for show in chosen_shows(conn, names):
             routines.set_mode(conn, show.show_id, None if switch == "default" else switch)
+        if everything and switch != "default":
+            note("a show that is made later is not among them: it is as the workers' settings say")
     default = _default()
     rows = [_row(show, default) for show in chosen_shows(conn, names)]
     print_rows(rows, style, _COLUMNS)

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from retally.cli.numbers import Number
 from retally.cli.options import chosen_shows, dsn_option, show_option
 from retally.cli.output import console, cores, counted
 from retally.cli.overview import (
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-_WIDE = 120  # columns from which on the amounts of the latest passes fit, too
-_NARROW = 100  # the width of a plain table that would else wrap its notes
-_FRAME = 3  # lines that are not shows: two of the head, and the titles
+_WIDE = 100  # columns from which on each show's worker fits, too
+_NARROW = 100  # the width of a plain table, where the output is no terminal
+_FRAME = 3  # lines that are neither shows nor notes: two of the head, and the titles
+_INDENT = 2  # of the second line of a note, and of all after it
+_PAPER = Console(width=_NARROW)  # measures text, prints nothing
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Look:
 @click.command()
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1),
+    type=Number(min=0.1),
     default=2.0,
     show_default=True,
     metavar="S",
@@ -75,7 +78,8 @@ def watch(dsn: str | None, interval: float, once: bool, names: Sequence[str]) ->
 
     \b
     Ticks        rebuild, watch, repair, off; default: what the workers' setting --unmanaged says
-    Adrift       rows that the latest passes have left adrift, and how far, in cores
+    Adrift       rows that the latest passes have left adrift, and how far, in cores; "-" where
+                 nobody looks: mode off, or none for a while, see `retally status --help`
     Last pass    how long ago, tick by tick
 
     \b
@@ -178,31 +182,57 @@ def _plain_width(screen: Console) -> int:
 
 
 def _drawn(look: Look, width: int, height: int | None) -> Group:
-    """The whole picture, cut to ``height`` lines; None: all shows."""
-    room = len(look.shows) if height is None else max(height - _FRAME, 2)
-    if len(look.shows) > room:
-        room -= 1  # for the line that says so
-    cut = look.shows[room:]
-    # a note may take what the terminal has left
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=height is not None)
-    table.add_column("show", no_wrap=True, overflow="ellipsis", min_width=8, max_width=24)
-    table.add_column("ticks", no_wrap=True)
-    wide = width >= _WIDE
-    for name in ("adrift", "cores", *(("changed", "deferred", "failed") if wide else ())):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("last pass", no_wrap=True)
-    if wide:
-        table.add_column("worker", no_wrap=True, overflow="ellipsis", max_width=24)
-    table.add_column("note", no_wrap=True, overflow="ellipsis", ratio=1)
-    for row in look.shows[:room]:
-        table.add_row(*_cells(row, look.ticks, wide), style="red" if _in_trouble(row) else "")
-    lines: list[RenderableType] = [*_head(look), table]
-    if cut:
+    """The whole picture, cut to ``height`` lines; None: everything."""
+    notes = _notes(look.shows, width)
+    shows, told = len(look.shows), len(notes)
+    if height is not None:
+        body = max(height - _FRAME, 3)
+        # quiet shows are at the end of the table: they make room for the reasons of the others
+        told = min(told, max(body - shows - 1, body // 2))
+        room = body - told - 1 if told else body
+        shows = shows if shows <= room else max(room - 1, 1)  # a line says that some are cut
+    lines: list[RenderableType] = [*_head(look), _table(look, shows, width)]
+    if cut := look.shows[shows:]:
         trouble = sum(map(_in_trouble, cut))
         lines.append(
             Text(f"… and {counted(len(cut), 'more show')}, {trouble or 'none'} of them in trouble")
         )
+    if told:
+        rest = len(notes) - told
+        lines += [Text(""), *(notes if not rest else notes[: told - 1])]
+        if rest:
+            lines.append(
+                Text(
+                    f"… and {counted(rest + 1, 'more line')}: `retally status --format json` has all"
+                )
+            )
     return Group(*lines)
+
+
+def _table(look: Look, shows: int, width: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("show", no_wrap=True, overflow="ellipsis", min_width=8, max_width=24)
+    table.add_column("ticks", no_wrap=True)
+    wide = width >= _WIDE
+    for name in ("adrift", "cores", "changed", "deferred", "failed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("last pass", no_wrap=True)
+    if wide:
+        table.add_column("worker", no_wrap=True, overflow="ellipsis", max_width=24)
+    for row in look.shows[:shows]:
+        table.add_row(*_cells(row, look.ticks, wide), style="red" if _in_trouble(row) else "")
+    return table
+
+
+def _notes(shows: Sequence[ShowNow], width: int) -> list[Text]:
+    """What there is to say of each show, in full, on as many lines as that takes."""
+    lines = []
+    for row in shows:
+        if said := _note(row):
+            text = Text(f"{row.show.name}: {said}", style="red" if _in_trouble(row) else "")
+            first, *rest = text.wrap(_PAPER, max(width - _INDENT, 20))
+            lines += [first, *(Text(" " * _INDENT).append_text(line) for line in rest)]
+    return lines
 
 
 def _head(look: Look) -> list[Text]:
@@ -234,10 +264,9 @@ def _cells(row: ShowNow, ticks: Sequence[str], wide: bool) -> list[str]:
         row.mode,
         f"{row.rows_left:,}" if row.latest else "-",
         cores(row.core_units_left) if row.latest else "-",
-        *(("-" if amount is None else f"{amount:,}" for amount in amounts) if wide else ()),
+        *("-" if amount is None else f"{amount:,}" for amount in amounts),
         row.ages(ticks),
         *((row.last.worker if row.last else "-",) if wide else ()),
-        _note(row),
     ]
 
 

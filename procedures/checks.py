@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 from psycopg.rows import class_row
 
-from retally.sql.errors import translated
+from retally.sql.errors import NotInstalledError, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     import psycopg
 
@@ -43,6 +42,8 @@ class Setting:
 
     longest_wait: float
     repair_share: float
+    history_every: float
+    longest_flip: float
 
 
 @dataclass(frozen=True)
@@ -76,23 +77,6 @@ class LongTransaction:
 
 
 @dataclass(frozen=True)
-class UnservedShow:
-    """A show that the ticks should serve; ``fault``: failing (in ``tick``) or late (``totals``).
-
-    ``last_pass`` is None when none is known.
-    """
-
-    show_id: str
-    name: str
-    rebuilt: bool
-    fault: str
-    tick: str | None
-    totals: list[str] | None
-    last_pass: datetime | None
-    error: str | None
-
-
-@dataclass(frozen=True)
 class MissingRow:
     """A total's row that is not there; ``cores`` (core units) and ``gpus``: what procs hold."""
 
@@ -102,6 +86,7 @@ class MissingRow:
     name: str
     cores: int
     gpus: int
+    show_name: str
 
 
 @dataclass(frozen=True)
@@ -137,7 +122,7 @@ def server(conn: psycopg.Connection) -> Server:
             current_setting('autovacuum')::boolean AND current_setting('track_counts')::boolean
                 AS autovacuum
     """
-    return _all(conn, Server, query)[0]
+    return answers(conn, Server, query)[0]
 
 
 def seconds_ahead(conn: psycopg.Connection) -> float:
@@ -173,24 +158,32 @@ def other_isolations(conn: psycopg.Connection) -> list[tuple[str, str]]:
 
 
 def setting(conn: psycopg.Connection) -> Setting:
-    """What ``retally.setting`` holds."""
+    """What ``retally.setting`` holds. Raises NotInstalledError when its row is gone."""
     query: LiteralString = """
         SELECT
             extract(EPOCH FROM s.longest_wait)::float8 AS longest_wait,
-            s.repair_share::float8 AS repair_share
+            s.repair_share::float8 AS repair_share,
+            extract(EPOCH FROM s.history_every)::float8 AS history_every,
+            extract(EPOCH FROM s.longest_flip)::float8 AS longest_flip
         FROM retally.setting AS s
     """
-    return _all(conn, Setting, query)[0]
+    rows = answers(conn, Setting, query)
+    if not rows:
+        raise NotInstalledError(
+            "retally.setting has lost its row: no show is served, no drift found",
+            "run `retally install`, which puts it back",
+        )
+    return rows[0]
 
 
 def odd_triggers(conn: psycopg.Connection) -> list[OddTrigger]:
     """Where the triggers on totals and procs are not as OpenCue leaves them."""
-    return _all(conn, OddTrigger, "SELECT * FROM retally.odd_triggers()")
+    return answers(conn, OddTrigger, "SELECT * FROM retally.odd_triggers()")
 
 
 def missing_indexes(conn: psycopg.Connection) -> list[MissingIndex]:
     """The columns that should lead an index."""
-    return _all(conn, MissingIndex, "SELECT * FROM retally.missing_indexes()")
+    return answers(conn, MissingIndex, "SELECT * FROM retally.missing_indexes()")
 
 
 def long_transactions(conn: psycopg.Connection, longer: float) -> list[LongTransaction]:
@@ -198,7 +191,7 @@ def long_transactions(conn: psycopg.Connection, longer: float) -> list[LongTrans
     query: LiteralString = (
         "SELECT * FROM retally.long_transactions(make_interval(secs => %(longer)s))"
     )
-    return _all(conn, LongTransaction, query, {"longer": longer})
+    return answers(conn, LongTransaction, query, {"longer": longer})
 
 
 def hidden_sessions(conn: psycopg.Connection) -> int:
@@ -216,32 +209,15 @@ def hidden_sessions(conn: psycopg.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def unserved_shows(conn: psycopg.Connection, after: float) -> list[UnservedShow]:
-    """The shows that the ticks should serve and have not for ``after`` seconds, or that fail."""
-    query: LiteralString = "SELECT * FROM retally.unserved_shows(make_interval(secs => %(after)s))"
-    return _all(conn, UnservedShow, query, {"after": after})
-
-
-def live_workers(conn: psycopg.Connection) -> list[str]:
-    """The workers that are taken for alive."""
-    query: LiteralString = """
-        SELECT DISTINCT w.worker
-        FROM retally.worker AS w
-        WHERE retally.is_alive(w.seen_at, w.every, clock_timestamp())
-        ORDER BY w.worker
-    """
-    with translated():
-        return [str(row[0]) for row in conn.execute(query)]
-
-
 def missing_rows(conn: psycopg.Connection) -> list[MissingRow]:
     """The rows of totals that are not there, while procs belong into them; reads every proc."""
     query: LiteralString = """
         SELECT
-            m.show_id, m.total, m.key, m.name, m.cores::bigint AS cores, m.gpus::bigint AS gpus
+            m.show_id, m.total, m.key, m.name, m.cores::bigint AS cores, m.gpus::bigint AS gpus,
+            coalesce(m.show_name, m.show_id) AS show_name
         FROM retally.missing_rows() AS m
     """
-    return _all(conn, MissingRow, query)
+    return answers(conn, MissingRow, query)
 
 
 def dead_rows(conn: psycopg.Connection) -> list[DeadRows]:
@@ -270,14 +246,15 @@ def dead_rows(conn: psycopg.Connection) -> list[DeadRows]:
             )
         ORDER BY s.n_dead_tup DESC, 1
     """
-    return _all(conn, DeadRows, query)
+    return answers(conn, DeadRows, query)
 
 
-def _all(
+def answers(
     conn: psycopg.Connection,
     kind: type[T],
     query: LiteralString,
     params: Mapping[str, Any] | None = None,
 ) -> list[T]:
+    """The rows of a query, each as a record of this kind."""
     with translated(), conn.cursor(row_factory=class_row(kind)) as cursor:
         return cursor.execute(query, params).fetchall()

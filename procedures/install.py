@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from psycopg import errors as pg_errors
 from psycopg import sql
 
-from retally.sql.errors import RetallyError, translated
+from retally.sql.errors import PermissionDeniedError, RetallyError, translated
 from retally.sql.migrate import (
     ROOMS,
     known_digest,
@@ -21,7 +22,7 @@ from retally.sql.migrate import (
 from retally.sql.text import sql_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import psycopg
 
@@ -64,6 +65,15 @@ WHERE s.managed
 ORDER BY s.show_id
 """
 
+# A TRUNCATE, or a restore without rows, takes it away.
+_SETTING = "INSERT INTO retally.setting DEFAULT VALUES ON CONFLICT (only_row) DO NOTHING"
+
+_OWNER = """
+SELECT pg_catalog.pg_get_userbyid(n.nspowner)::text, pg_catalog.current_database()::text
+FROM (SELECT pg_catalog.to_regnamespace('retally')::oid AS oid) AS s
+LEFT JOIN pg_catalog.pg_namespace AS n ON s.oid = n.oid
+"""
+
 # Not touched where the digest is the same: installing twice changes nothing.
 _RECORD = """
 INSERT INTO retally.installed AS i (program, digest) VALUES (%s, %s)
@@ -95,7 +105,7 @@ def install(conn: psycopg.Connection) -> Installed:
     Raises FarmSchemaError when the database holds no farm or too old a one, NotInstalledError
     when the schema is newer than this program, PermissionDeniedError.
     """
-    with translated(), conn.transaction():
+    with _owner_told(conn), translated(), conn.transaction():
         # one install at a time in this database
         conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('retally install', 0))")
         # routines name each other; every one of them is exercised by a test
@@ -108,6 +118,7 @@ def install(conn: psycopg.Connection) -> Installed:
             _replace(conn, name, text)
         _drop_others(conn, set(wanted))
         conn.execute("SELECT retally.check_farm()")
+        conn.execute(_SETTING)
         conn.execute(_RECORD, (version_of("retally"), known_digest()))
         return Installed(tuple(applied), len(wanted), known_version())
 
@@ -118,9 +129,10 @@ def uninstall(conn: psycopg.Connection) -> bool:
     The farm is left as it was, but for the totals of managed shows: they are rebuilt, for whoever
     counts on from there. Raises StillUsedError, which names them, when objects of others use ours
     or stand in the schema; ShowBusyError and StillBusyError when a managed show cannot be rebuilt
-    now. Nothing is dropped then.
+    now; PermissionDeniedError. Nothing is dropped then. What roles were granted on the farm's own
+    tables is left: see ``rights.held``.
     """
-    with translated(), conn.transaction():
+    with _owner_told(conn), translated(), conn.transaction():
         version = schema_version(conn)
         if version is None:
             return False
@@ -133,6 +145,24 @@ def uninstall(conn: psycopg.Connection) -> bool:
         tables = ", ".join(f"retally.{table}" for table in _TABLES)
         conn.execute(f"DROP TABLE {tables};{_DROP_REST}".encode())
         return True
+
+
+@contextlib.contextmanager
+def _owner_told(conn: psycopg.Connection) -> Iterator[None]:
+    """Who may do it, in place of a hint at rights that can be granted: these cannot."""
+    try:
+        yield
+    except PermissionDeniedError as error:
+        raise PermissionDeniedError(str(error), _who_may(conn)) from error
+
+
+def _who_may(conn: psycopg.Connection) -> str:
+    with translated():
+        row = conn.execute(_OWNER).fetchone()
+    owner, database = row or (None, conn.info.dbname)
+    if owner is None:
+        return f"it takes a role that may read the farm's tables, and CREATE in database {database}"
+    return f"only the owner of the schema retally can: connect as {owner}, or as a superuser"
 
 
 def _hand_back(conn: psycopg.Connection) -> None:

@@ -30,13 +30,14 @@ class Turn:
     """When a show is due in a tick; ``failures``: how many passes running have failed, and why.
 
     ``claimed_by``: the worker that had it last. ``is_due``: by now, so that somebody is about to
-    take it. ``error`` is that of the latest failure.
+    take it. ``every``: for how many seconds it was put off. ``error``: of the latest failure.
     """
 
     show_id: str
     tick: str
     due_at: datetime
     is_due: bool
+    every: float
     claimed_by: str
     failures: int
     error: str | None
@@ -87,6 +88,14 @@ class PastPass:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Pruned:
+    """What one round of pruning has deleted: rows of the history, and runs with all their rows."""
+
+    history_rows: int
+    runs: int
+
+
 def kept(conn: psycopg.Connection) -> Kept | None:
     """What is kept of the present state; None on a replica, which has no unlogged tables."""
     with translated(), conn.transaction():
@@ -101,6 +110,18 @@ def kept(conn: psycopg.Connection) -> Kept | None:
             tuple(_records(conn, Turn, _TURNS, {"now": now})),
             tuple(_records(conn, Heartbeat, _HEARTBEATS, {"now": now})),
         )
+
+
+def prune(conn: psycopg.Connection, rows: int) -> Pruned:
+    """Delete what is older than its age in ``retally.setting``, about ``rows`` of each kind."""
+    return _records(conn, Pruned, "CALL retally.prune(%(rows)s)", {"rows": rows})[0]
+
+
+def old_is_left(conn: psycopg.Connection) -> bool:
+    """Whether there is something that ``prune`` is to delete; it may be another one's just now."""
+    with translated():
+        row = conn.execute(_OLD).fetchone()
+    return bool(row and row[0])
 
 
 def latest(passes: Sequence[LastPass]) -> list[LastPass]:
@@ -134,7 +155,7 @@ _TURNS: LiteralString = """
 SELECT
     d.scope AS show_id, d.tick, d.due_at,
     retally.is_due(d.due_at, d.every, %(now)s, %(now)s) AS is_due,
-    d.claimed_by, d.failures, d.error
+    extract(EPOCH FROM d.every)::double precision AS every, d.claimed_by, d.failures, d.error
 FROM retally.due AS d
 ORDER BY d.scope, d.tick
 """
@@ -145,6 +166,17 @@ SELECT
     retally.is_alive(w.seen_at, w.every, %(now)s) AS alive
 FROM retally.worker AS w
 ORDER BY w.worker, w.tick
+"""
+
+_OLD: LiteralString = """
+SELECT
+    EXISTS (
+        SELECT FROM retally.history AS h WHERE h.finished_at < clock_timestamp() - s.history_age
+    )
+    OR EXISTS (
+        SELECT FROM retally.run AS r WHERE r.begun_at < clock_timestamp() - s.ledger_age
+    )
+FROM retally.setting AS s
 """
 
 _HISTORY: LiteralString = """

@@ -176,7 +176,7 @@ _REACH = (
 _PRIMARY = "connect to the primary server: a replica takes no changes"
 _HINTS = {
     "40P01": "nothing has changed: send it again",
-    "42501": "grant the role what `retally grants` prints, or connect as another one",
+    "42501": "grant the role what `retally grants` prints, or connect as the owner",
 }
 
 

@@ -71,6 +71,7 @@ def require_current(conn: psycopg.Connection) -> None:
         )
     refuse_newer(version)
     _refuse_other_routines(conn)
+    _refuse_lost_setting(conn)
 
 
 def _refuse_other_routines(conn: psycopg.Connection) -> None:
@@ -80,6 +81,16 @@ def _refuse_other_routines(conn: psycopg.Connection) -> None:
         raise NotInstalledError(
             f"the routines in the schema retally are not this program's: {brought} brought them",
             "run `retally install`, or take the retally that brought them",
+        )
+
+
+def _refuse_lost_setting(conn: psycopg.Connection) -> None:
+    # without it no show is served, and nothing found adrift: a false all-clear
+    row = conn.execute("SELECT EXISTS (SELECT FROM retally.setting)").fetchone()
+    if row is None or not row[0]:
+        raise NotInstalledError(
+            "retally.setting has lost its row: no show is served, no drift found",
+            "run `retally install`, which puts it back",
         )
 
 

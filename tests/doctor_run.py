@@ -35,13 +35,21 @@ def lines(result: Result) -> list[dict[str, str]]:
     return found
 
 
+def see_worker(conn: psycopg.Connection, every: str = "10 min") -> None:
+    """A worker named me has said that it is there."""
+    conn.execute(
+        "INSERT INTO retally.worker VALUES ('me', 'resource', %s, clock_timestamp())", (every,)
+    )
+
+
 @pytest.fixture
 def comet(farm_db: psycopg.Connection) -> Work:
-    """A managed show with one proc."""
+    """A managed show with one proc, and a worker that was here just now."""
     rows = Rows(farm_db)
     work = make_work(rows, "comet")
     routines.set_managed(farm_db, "comet", managed=True)
     rows.proc(work.host, work.show, work.job, work.layer, cores=300)
+    see_worker(farm_db)
     return work
 
 
@@ -53,7 +61,7 @@ def doctor(farm_db: psycopg.Connection) -> Doctor:
 
     def ask(check: str, *args: str, dsn: str = farm_db.info.dsn) -> list[Line]:
         result = run(dsn, "--format", "json", *args)
-        bad = [line for line in lines(result) if line["state"] != "ok"]
+        bad = [line for line in lines(result) if line["state"] not in {"ok", "skipped"}]
         assert {line["check"] for line in bad} <= {check}
         assert result.exit_code == any(line["state"] == "problem" for line in bad)
         assert all(line["advice"] for line in bad)

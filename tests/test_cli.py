@@ -116,7 +116,7 @@ def test_recompute_mends_and_a_second_run_finds_nothing(retally: Retally, work: 
     assert retally("drift").exit_code == 0
     again = retally("recompute", "--show", work.show)
     assert (again.exit_code, again.stdout) == (0, "")
-    assert again.stderr == "0 rows changed in 1 show, 0 left because busy\n"
+    assert again.stderr == "0 rows changed in 0 shows, 0 left because busy\n"
 
 
 @pytest.mark.usefixtures("work")
@@ -127,6 +127,19 @@ def test_recompute_takes_only_the_totals_that_are_asked_for(retally: Retally) ->
 
 
 @pytest.mark.usefixtures("work")
+def test_recompute_counts_the_shows_that_it_has_changed(
+    farm_db: psycopg.Connection, retally: Retally
+) -> None:
+    for name in ("one", "other", "third"):
+        make_work(Rows(farm_db), name)
+    farm_db.execute(
+        "UPDATE point SET int_cores = 7 WHERE pk_show IN"
+        " (SELECT pk_show FROM show WHERE str_name IN ('one', 'other'))"
+    )
+    result = retally("recompute", "--all", "--unmanaged-too", "--force")
+    assert result.stderr.startswith("2 rows changed in 2 shows, 0 left because busy\n")
+
+
 def test_a_dry_run_tells_and_writes_nothing(retally: Retally) -> None:
     result = retally("recompute", "--show", "comet", "--dry-run")
     assert result.exit_code == 0

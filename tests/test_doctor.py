@@ -21,6 +21,7 @@ from retally.sql.farm_build import create_schema
 
 if TYPE_CHECKING:
     from doctor_run import Doctor
+    from small_farm import Work
 
 
 @pytest.mark.usefixtures("comet")
@@ -164,6 +165,40 @@ def test_missing_rights_are_named_and_how_to_get_them(
     assert found["advice"].endswith(f"retally grants --to {role} --for worker --apply")
     reader = lines(run(dsn, "--for", "reader", "--format", "json"))
     assert {line["state"] for line in reader if line["check"] == "privileges"} == {"ok"}
+
+
+def test_a_dispatcher_is_asked_for_no_more_than_it_may_see(
+    farm_db: psycopg.Connection, comet: Work, role: str
+) -> None:
+    rights.grant(farm_db, role, "dispatcher")
+    farm_db.execute("DELETE FROM point")
+    dsn = make_conninfo(farm_db.info.dsn, user=role)
+    result = run(dsn, "--for", "dispatcher", "--format", "json")
+    told = {line["check"]: line for line in lines(result)}
+    assert result.exit_code == 0, told
+    assert {name for name in told if told[name]["state"] == "skipped"} == {"shows", "rows"}
+    assert "not looked at" in told["rows"]["seen"]
+    # this test's own session is another role's
+    warned = {name for name in told if told[name]["state"] == "warning"}
+    assert warned <= {"transactions"}
+    assert f"skipped  shows{'':8}not looked at" in run(dsn, "--for", "dispatcher").stdout
+    # who may see it is told
+    reader = lines(run(farm_db.info.dsn, "--for", "reader", "--format", "json"))
+    (rows,) = [line for line in reader if line["check"] == "rows"]
+    assert comet.dept in rows["seen"]
+
+
+def test_a_setting_without_its_row_is_a_problem_and_install_puts_it_back(
+    farm_db: psycopg.Connection,
+) -> None:
+    farm_db.execute("TRUNCATE retally.setting")
+    result = run(farm_db.info.dsn, "--format", "json")
+    assert result.exit_code == 1
+    found = [line for line in lines(result) if "lost its row" in line["seen"]]
+    assert {line["state"] for line in found} == {"problem"}
+    assert "retally install" in found[0]["advice"]
+    install(farm_db)
+    assert run(farm_db.info.dsn).exit_code == 0
 
 
 def test_a_check_that_fails_is_a_finding_and_the_others_go_on(

@@ -6,10 +6,11 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from doctor_run import see_worker
 from psycopg.conninfo import make_conninfo
-from small_farm import Rows, Work, make_work
+from small_farm import Rows, Work, corrupt, make_work
 
-from retally.procedures import checks, rights, routines
+from retally.procedures import TOTALS, checks, rights, routines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,11 +38,12 @@ def test_triggers_that_are_not_opencues_are_told(
     found = doctor("triggers")
     assert {state for state, _, _ in found} == {"warning"}
     assert [seen for _, seen, _ in found] == [
-        "trigger tier_job on job_resource (mine) is unknown",
-        "trigger tier_job on job_resource (trigger__tier_job) is missing",
-        "trigger audit on layer_resource (mine) is unknown",
+        "triggers on job_resource: tier_job (mine) is unknown; tier_job (trigger__tier_job) is"
+        " missing",
+        "triggers on layer_resource: audit (mine) is unknown",
     ]
-    assert "read its function" in found[2][2]
+    assert "OpenCue's migrations" in found[0][2]
+    assert "read its function" in found[1][2]
 
 
 def test_triggers_of_opencue_that_are_off_are_told(
@@ -51,10 +53,26 @@ def test_triggers_of_opencue_that_are_off_are_told(
     ((state, seen, advice),) = doctor("triggers")
     assert state == "warning"
     assert (
-        seen == "trigger verify_subscription on subscription (trigger__verify_subscription) is"
+        seen == "triggers on subscription: verify_subscription (trigger__verify_subscription) is"
         " disabled"
     )
     assert advice.startswith("ALTER TABLE public.subscription ENABLE TRIGGER verify_subscription")
+    assert advice.endswith("without it no burst of a subscription is kept")
+
+
+def test_of_each_trigger_that_is_off_it_is_told_what_is_not_kept_without_it(
+    farm_db: psycopg.Connection, doctor: Doctor
+) -> None:
+    for table in ("subscription", "job_resource", "folder_resource", "point", "proc"):
+        farm_db.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+    advice = {seen.split()[2].rstrip(":"): advice for _, seen, advice in doctor("triggers")}
+    assert len(advice) == 5
+    assert "leaves its cores in the total of the former one" in advice["proc"]
+    assert "memory" in advice["proc"]
+    assert "without it procs without cores are let in" in advice["proc"]
+    assert "tier" not in advice["proc"]
+    assert "the tier" in advice["point"]
+    assert "no maximum of a job" in advice["job_resource"]
 
 
 @pytest.mark.parametrize(
@@ -116,17 +134,90 @@ def test_a_managed_show_that_nobody_serves_is_told(
     farm_db: psycopg.Connection, doctor: Doctor
 ) -> None:
     make_late(farm_db)
+    farm_db.execute("DELETE FROM retally.worker")
     ((state, seen, advice),) = doctor("shows")
     assert state == "problem"
     assert re.match(r"comet: no pass over folder, job, layer, point, subscription since \d", seen)
     assert "start `retally worker`" in advice
-    farm_db.execute(
-        "INSERT INTO retally.worker VALUES ('me', 'resource', '10 s', clock_timestamp())"
-    )
+    see_worker(farm_db)
     farm_db.execute("DELETE FROM retally.pass WHERE total = 'job'")
     ((_, seen, advice),) = doctor("shows")
     assert seen.endswith("is known")
     assert "log of me" in advice
+
+
+@pytest.mark.usefixtures("comet")
+def test_that_no_worker_is_there_is_told_before_anything_is_late(
+    farm_db: psycopg.Connection, doctor: Doctor
+) -> None:
+    assert doctor("shows") == []
+    # it died: two of its ticks running were missed
+    farm_db.execute("UPDATE retally.worker SET seen_at = seen_at - interval '1 h'")
+    ((state, seen, advice),) = doctor("shows")
+    assert (state, seen) == ("warning", "no worker is seen that would look at comet")
+    assert advice.startswith("start `retally worker`")
+    # as pg_cron does it: again and again
+    for _ in range(2):
+        farm_db.execute("CALL retally.recompute_all()")
+    assert doctor("shows") == []
+    farm_db.execute("UPDATE retally.pass SET finished_at = finished_at - interval '1 h'")
+    assert len(doctor("shows")) == 1
+
+
+def test_that_no_worker_is_there_is_told_of_shows_that_are_to_be_watched(
+    farm_db: psycopg.Connection, doctor: Doctor
+) -> None:
+    make_work(Rows(farm_db), "meteor")
+    assert doctor("shows") == []
+    routines.set_mode(farm_db, "meteor", "watch")
+    ((state, seen, _),) = doctor("shows")
+    assert (state, seen) == ("warning", "no worker is seen that would look at meteor")
+
+
+def test_drift_that_stands_in_unmanaged_shows_is_told(
+    farm_db: psycopg.Connection, doctor: Doctor
+) -> None:
+    see_worker(farm_db)
+    work = make_work(Rows(farm_db), "meteor")
+    corrupt(farm_db)
+    found = routines.findings(farm_db, [work.show], TOTALS)
+    routines.note_findings(
+        farm_db, found, action="watched", tick="resource", worker="me", seconds=0
+    )
+    ((state, seen, advice),) = doctor("shows")
+    assert state == "warning"
+    assert seen == "unmanaged shows are adrift, and only watched: meteor (5 rows)"
+    assert "retally recompute --show 'meteor'" in advice
+    assert "retally unmanaged --show 'meteor' repair" in advice
+    # nobody looks: what was found says nothing of now
+    routines.set_mode(farm_db, "meteor", "off")
+    assert doctor("shows") == []
+    routines.set_mode(farm_db, "meteor", "watch")
+    assert len(doctor("shows")) == 1
+    farm_db.execute("CALL retally.repair_show('meteor', p_force => true)")
+    assert doctor("shows") == []
+
+
+def test_a_repair_that_is_refused_is_a_problem_with_a_way_out(
+    farm_db: psycopg.Connection, doctor: Doctor
+) -> None:
+    see_worker(farm_db)
+    work = make_work(Rows(farm_db), "meteor")
+    routines.set_mode(farm_db, "meteor", "repair")
+    corrupt(farm_db)
+    found = routines.findings(farm_db, [work.show], TOTALS)
+    routines.claim_due(farm_db, "resource", 10, [work.show], "me")
+    routines.note_failure(farm_db, "resource", work.show, 5, "it is refused")
+    routines.note_findings(
+        farm_db, found, action="refused", tick="resource", worker="me", seconds=0
+    )
+    ((state, seen, advice),) = doctor("shows")
+    assert state == "problem"
+    assert seen == "meteor: the passes of tick resource are refused: it is refused"
+    assert advice.startswith("retally drift --show 'meteor';")
+    assert "retally recompute --show 'meteor' --force" in advice
+    routines.set_mode(farm_db, "meteor", "off")
+    assert doctor("shows") == []
 
 
 def test_a_show_that_only_the_farm_flags_is_to_be_served_too(
@@ -196,10 +287,12 @@ def test_totals_without_a_row_are_told(
     farm_db.execute("DELETE FROM subscription; DELETE FROM point")
     subscription, point = doctor("rows")
     assert (subscription[0], point[0]) == ("problem", "problem")
-    assert subscription[1].startswith(f"the subscription total of {comet.alloc} is not there")
+    assert subscription[1].startswith(
+        f"the subscription total of {comet.alloc} in show comet is not there"
+    )
     assert "hold 3.00 cores and 0 GPUs" in point[1]
-    assert "subscribe" in subscription[2]
-    assert "department" in point[2]
+    assert "subscribe show comet" in subscription[2]
+    assert "department to show comet" in point[2]
 
 
 @pytest.mark.usefixtures("comet")
@@ -253,8 +346,11 @@ def test_tables_that_autovacuum_leaves_alone_are_told(
 
 
 def test_settings_that_make_no_sense_are_told(farm_db: psycopg.Connection, doctor: Doctor) -> None:
-    farm_db.execute("UPDATE retally.setting SET longest_wait = '5 s', repair_share = 0")
-    wait, share = doctor("settings")
+    farm_db.execute(
+        "UPDATE retally.setting SET longest_wait = '5 s', repair_share = 0, history_every = '0',"
+        " longest_flip = '0'"
+    )
+    wait, share, history, flip = doctor("settings")
     assert wait[:2] == (
         "warning",
         "setting.longest_wait is 5 s, and 0.5 s is in force: half of deadlock_timeout",
@@ -262,3 +358,7 @@ def test_settings_that_make_no_sense_are_told(farm_db: psycopg.Connection, docto
     assert "0.5 s" in wait[2]
     assert "every repair is refused" in share[1]
     assert "repair_share = 0.5" in share[2]
+    for _, seen, advice in (history, flip):
+        assert " is 0: " in seen
+        farm_db.execute(advice.encode())
+    assert doctor("settings") == [wait, share]

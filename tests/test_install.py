@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from conftest import fresh_database
+from doctor_run import see_worker
 from small_farm import Rows, booking, make_work, stored
 
+from retally.cli import main
 from retally.procedures import TOTALS, install, routines, uninstall
 from retally.procedures.booking import book
 from retally.sql import migrate
-from retally.sql.errors import NotInstalledError, RetallyError, ShowBusyError
+from retally.sql.errors import NotInstalledError, PermissionDeniedError, RetallyError, ShowBusyError
 from retally.sql.farm_build import create_schema
 from retally.sql.migrate import (
     _SCHEMA,
@@ -153,7 +156,7 @@ def test_routines_of_another_version_of_the_program_ask_for_an_install(
     farm_db.execute("UPDATE retally.installed SET program = '0.0.1', digest = 'another'")
     with pytest.raises(NotInstalledError, match=r"retally 0\.0\.1 brought them") as refusal:
         require_current(farm_db)
-    assert refusal.value.hint == "run `retally install`"
+    assert refusal.value.hint.startswith("run `retally install`")
     farm_db.execute("DELETE FROM retally.installed")
     with pytest.raises(NotInstalledError, match="unknown program"):
         require_current(farm_db)
@@ -233,3 +236,53 @@ def test_it_installs_on_a_copy_made_from_a_dump(
         with psycopg.connect(dsn, autocommit=True) as conn:
             # a schema-only dump has no rows: neither which migrations ran, nor the settings
             assert schema_version(conn) == 0
+
+
+def test_the_row_of_the_settings_cannot_be_deleted(farm_db: psycopg.Connection) -> None:
+    farm_db.execute("DELETE FROM retally.setting")
+    assert farm_db.execute("SELECT count(*) FROM retally.setting").fetchone() == (1,)
+
+
+def test_an_install_puts_a_missing_row_of_the_settings_back(farm_db: psycopg.Connection) -> None:
+    farm_db.execute("TRUNCATE retally.setting")
+    assert install(farm_db).migrations == ()
+    assert routines.override(farm_db) == "per-show"
+
+
+def test_who_does_not_own_it_is_told_who_can_install_and_uninstall(
+    farm_db: psycopg.Connection, empty_db: psycopg.Connection, role: str
+) -> None:
+    for db, told in ((farm_db, "connect as postgres"), (empty_db, "CREATE in database")):
+        create_schema(db) if db is empty_db else None
+        with psycopg.connect(db.info.dsn, autocommit=True) as conn:
+            conn.execute(f"SET ROLE {role}".encode())
+            with pytest.raises(PermissionDeniedError) as refusal:
+                install(conn)
+            assert told in refusal.value.hint
+    with psycopg.connect(farm_db.info.dsn, autocommit=True) as conn:
+        conn.execute(f"SET ROLE {role}".encode())
+        with pytest.raises(PermissionDeniedError) as refusal:
+            uninstall(conn)
+        assert "only the owner" in refusal.value.hint or "may read" in refusal.value.hint
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_an_uninstall_names_the_workers_that_still_run(
+    farm_db: psycopg.Connection, alive: bool
+) -> None:
+    see_worker(farm_db, "10 min" if alive else "0 s")
+    result = CliRunner().invoke(main, ["uninstall", "--yes"], env={"RETALLY_DSN": farm_db.info.dsn})
+    assert result.exit_code == 0
+    assert ("still running, and of no use from now on: me" in result.stderr) == alive
+
+
+@pytest.mark.parametrize(
+    "command", [("status",), ("managed",), ("drift",), ("recompute", "--all")], ids=" ".join
+)
+def test_a_setting_without_its_row_asks_for_an_install(
+    farm_db: psycopg.Connection, command: tuple[str, ...]
+) -> None:
+    farm_db.execute("TRUNCATE retally.setting")
+    result = CliRunner().invoke(main, command, env={"RETALLY_DSN": farm_db.info.dsn})
+    assert result.exit_code == 1
+    assert "run `retally install`" in result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
@@ -185,6 +186,11 @@ def queries() -> list[str]:
     return re.findall(r"```sql\n(.*?)```", HISTORY, re.DOTALL)
 
 
+def decimals(value: object) -> str:
+    """The value as it is printed, if it is a decimal number."""
+    return str(value) if isinstance(value, Decimal) else ""
+
+
 @pytest.mark.parametrize("query", queries())
 def test_each_query_of_the_page_on_the_history_answers(
     farm_db: psycopg.Connection, query: str
@@ -198,7 +204,33 @@ def test_each_query_of_the_page_on_the_history_answers(
     routines.note_findings(
         farm_db, found, action="watched", tick="resource", worker="me", seconds=0.5
     )
-    assert farm_db.execute(query.encode()).fetchall()
+    rows = farm_db.execute(query.encode()).fetchall()
+    assert rows
+    # a division has up to twenty decimals
+    assert not [value for row in rows for value in row if re.search(r"\.\d{4}", decimals(value))]
+
+
+def test_the_page_leaves_out_of_what_is_adrift_now_what_nobody_looks_at(
+    farm_db: psycopg.Connection,
+) -> None:
+    (query,) = [query for query in queries() if "DISTINCT ON" in query]
+
+    def adrift() -> set[str]:
+        return {str(row[0]) for row in farm_db.execute(query.encode())}
+
+    work = wrong_show(farm_db, "show1")
+    routines.claim_due(farm_db, "t", 60, [work.show], "me")
+    watch(farm_db, [work.show])
+    assert adrift() == {"show1"}
+    for mode, names in (("off", set()), ("watch", {"show1"}), (None, {"show1"})):
+        routines.set_mode(farm_db, work.show, mode)
+        assert adrift() == names
+    for minutes, names in ((9, {"show1"}), (11, set())):
+        farm_db.execute(
+            "UPDATE retally.pass SET finished_at = clock_timestamp() - %s",
+            (timedelta(minutes=minutes),),
+        )
+        assert adrift() == names
 
 
 def test_after_a_crash_of_the_server_nothing_is_kept_and_passes_go_on() -> None:

@@ -290,6 +290,46 @@ def test_who_may_not_grant_is_told_so_and_nothing_is_granted(
     assert "INSERT on retally.pass" in missing
 
 
+@pytest.mark.usefixtures("farm")
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_what_was_granted_is_taken_back_and_the_role_can_go(
+    farm_db: psycopg.Connection, role: str, purpose: str
+) -> None:
+    revoke = ("grants", "--to", role, "--for", purpose, "--revoke")
+    rights.grant(farm_db, role, purpose)
+    printed = run(farm_db.info.dsn, *revoke)
+    with farm_db.transaction(force_rollback=True):
+        farm_db.execute(printed.stdout.encode())
+        assert rights.held(farm_db, role=role) == {}
+    assert run(farm_db.info.dsn, *revoke, "--apply").exit_code == 0
+    assert rights.missing_rights(farm_db, role, purpose) == rights.rights(farm_db, purpose)
+    with farm_db.transaction(force_rollback=True):
+        farm_db.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+    again = run(farm_db.info.dsn, *revoke, "--apply")
+    assert (again.exit_code, "nothing to do" in again.stderr) == (0, True)
+
+
+def test_who_may_not_revoke_is_told_so(farm_db: psycopg.Connection, role: str, dsn: str) -> None:
+    rights.grant(farm_db, role, "reader")
+    result = run(dsn, "grants", "--to", role, "--for", "reader", "--revoke", "--apply")
+    assert result.exit_code == 1
+    assert "owner" in result.stderr
+    assert rights.missing_rights(farm_db, role, "reader") == []
+
+
+def test_uninstall_tells_what_roles_keep_on_the_farms_tables(
+    farm_db: psycopg.Connection, role: str
+) -> None:
+    rights.grant(farm_db, role, "worker")
+    result = run(farm_db.info.dsn, "uninstall", "--yes")
+    assert result.exit_code == 0
+    assert f"role {role} keeps rights" in result.stderr
+    statements = [line for line in result.stderr.splitlines() if line.startswith("REVOKE")]
+    farm_db.execute("".join(statements).encode())
+    with farm_db.transaction(force_rollback=True):
+        farm_db.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
 def test_rights_can_be_printed_before_the_role_is_made(farm_db: psycopg.Connection) -> None:
     result = run(farm_db.info.dsn, "grants", "--to", 'a "role"')
     assert result.exit_code == 0

@@ -66,6 +66,13 @@ def rows_of(retally: Retally, *args: str) -> list[dict[str, Any]]:
     return list(json.loads(result.stdout))
 
 
+def spelled(value: Any) -> str:
+    """As CSV has it."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value)
+
+
 def test_what_is_adrift_is_told_by_the_latest_pass_and_not_by_summing_procs(
     farm_db: psycopg.Connection, retally: Retally, work: Work
 ) -> None:
@@ -105,7 +112,10 @@ def test_each_tick_has_its_last_pass_and_its_worker(
     assert between >= timedelta(minutes=3)
     told = retally("status").stdout
     assert "s, 3 min" in told
-    assert "ticks       subscription, resource" in told
+    assert (
+        "ticks       subscription every 10 s, resource every 10 s; under last pass in this order\n"
+        in told
+    )
 
 
 @pytest.mark.parametrize("mode", ["off", "watch", "repair", None])
@@ -190,12 +200,100 @@ def test_workers_are_told_with_their_shares_and_one_that_died_as_gone(
     )
     told = retally("status").stdout
     assert "workers     host1:4711: subscription 0 s ago, 1 show\n" in told
-    assert "            host2:1: gone since 40 s\n" in told
+    assert "gone        host2:1, 40 s ago\n" in told
     found = rows_of(retally, "--workers")
     assert [(row["worker"], row["alive"], row["shows"], row["every_seconds"]) for row in found] == [
         ("host1:4711", True, 1, 10.0),
         ("host2:1", False, 0, 10.0),
     ]
+
+
+def test_many_workers_that_are_gone_are_one_line(
+    farm_db: psycopg.Connection, retally: Retally, work: Work
+) -> None:
+    serve(farm_db, work)
+    for number in range(20):
+        routines.claim_due(farm_db, "subscription", 10, [], f"host2:{number}")
+    farm_db.execute(
+        "UPDATE retally.worker SET seen_at = seen_at - interval '40 s'"
+        " - split_part(worker, ':', 2)::integer * interval '1 s' WHERE worker LIKE 'host2:%%'"
+    )
+    told = retally("status").stdout
+    assert "gone        20 workers, the last one host2:0, 40 s ago\n" in told
+    assert told.count("host2") == 1
+
+
+def test_a_worker_whose_tick_is_late_is_told_as_overdue_before_it_is_gone(
+    farm_db: psycopg.Connection, retally: Retally, work: Work
+) -> None:
+    serve(farm_db, work)
+    serve(farm_db, work, "resource")
+    farm_db.execute(
+        "UPDATE retally.worker SET seen_at = seen_at - interval '14 s' WHERE tick = 'subscription'"
+    )
+    told = retally("status").stdout
+    assert "subscription 14 s ago (overdue: every 10 s), 1 show" in told
+    assert "resource 0 s ago, 1 show" in told
+    farm_db.execute(
+        "UPDATE retally.worker SET seen_at = seen_at - interval '40 s' WHERE tick = 'subscription'"
+    )
+    assert "subscription gone since 54 s" in retally("status").stdout
+
+
+def test_the_table_of_workers_speaks_of_intervals_and_ages(
+    farm_db: psycopg.Connection, retally: Retally, work: Work
+) -> None:
+    serve(farm_db, work)
+    farm_db.execute("UPDATE retally.worker SET seen_at = seen_at - interval '14 s'")
+    lines = retally("status", "--workers").stdout.splitlines()
+    assert lines[-2].split() == ["worker", "tick", "every", "last", "seen", "alive", "shows"]
+    assert lines[-1].split() == [
+        "host1:4711", "subscription", "10", "s", "14", "s", "ago", "yes", "1",
+    ]  # fmt: skip
+
+
+def adrift(retally: Retally) -> tuple[Any, ...]:
+    (row,) = rows_of(retally)
+    return (row["rows_left_adrift"], row["core_units_left_adrift"], row["rows_adrift"])
+
+
+def test_a_show_that_is_off_has_no_amounts(
+    farm_db: psycopg.Connection, retally: Retally, work: Work
+) -> None:
+    serve(farm_db, work)
+    assert adrift(retally) == (1, 307, 1)
+    routines.set_mode(farm_db, work.show, "off")
+    assert adrift(retally) == (None, None, None)
+    assert rows_of(retally)[0]["last_pass"] is not None
+    (line,) = [each for each in retally("status").stdout.splitlines() if "comet" in each]
+    assert line.split()[-4:] == ["-"] * 4
+    manage(farm_db, work, True)  # rebuilt, whatever its mode
+    assert adrift(retally)[0] is not None
+
+
+@pytest.mark.parametrize(
+    ("every", "minutes", "known"), [(10, 4, True), (10, 6, False), (60, 9, True), (60, 11, False)]
+)
+def test_a_result_is_no_news_of_the_present_after_five_minutes_or_ten_intervals(
+    farm_db: psycopg.Connection,
+    retally: Retally,
+    work: Work,
+    every: int,
+    minutes: int,
+    known: bool,
+) -> None:
+    serve(farm_db, work)
+    fail(farm_db, work)
+    age = timedelta(minutes=minutes)
+    farm_db.execute("UPDATE retally.pass SET finished_at = finished_at - %s", (age,))
+    farm_db.execute(
+        "UPDATE retally.due SET due_at = clock_timestamp() - %s, every = %s",
+        (age, timedelta(seconds=every)),
+    )
+    assert (adrift(retally)[0] is not None) == known
+    assert bool(rows_of(retally)[0]["failures"]) == known
+    routines.set_mode(farm_db, work.show, "watch")  # now somebody has to serve it
+    assert rows_of(retally)[0]["failures"] == 1
 
 
 def test_csv_has_the_columns_of_json(
@@ -206,10 +304,7 @@ def test_csv_has_the_columns_of_json(
         as_json = rows_of(retally, *options)
         text = retally("status", *options, "--format", "csv").stdout
         as_csv = list(csv.DictReader(io.StringIO(text)))
-        assert as_csv == [
-            {name: "" if value is None else str(value) for name, value in row.items()}
-            for row in as_json
-        ]
+        assert as_csv == [{name: spelled(value) for name, value in row.items()} for row in as_json]
 
 
 def test_the_table_fits_a_terminal_of_100_columns(

@@ -229,7 +229,19 @@ def test_the_command_tells_and_sets_modes(farm_db: psycopg.Connection, retally: 
     ]
     retally("unmanaged", "--show", "comet", "default")
     told = retally("unmanaged", "--show", "comet", "--format", "csv", RETALLY_UNMANAGED="off")
-    assert told.stdout == "show,mode,rebuilt_by_ticks,in_force\ncomet,default,False,off\n"
+    assert told.stdout == "show,mode,rebuilt_by_ticks,in_force\ncomet,default,false,off\n"
+
+
+@pytest.mark.usefixtures("works")
+def test_the_command_sets_the_mode_of_every_show(
+    farm_db: psycopg.Connection, retally: Retally
+) -> None:
+    make_works(Rows(farm_db), "aurora", 1)
+    for switch, mode in (("watch", "watch"), ("off", "off"), ("default", None)):
+        result = retally("unmanaged", "--all", switch)
+        assert result.exit_code == 0
+        assert [show.mode for show in routines.shows(farm_db)] == [mode, mode]
+        assert ("a show that is made later" in result.stderr) == (mode is not None)
 
 
 @pytest.mark.usefixtures("works")
@@ -247,7 +259,13 @@ def test_the_default_is_read_from_the_settings_file_and_a_wrong_one_hinders_noth
 
 @pytest.mark.usefixtures("works")
 @pytest.mark.parametrize(
-    "args", [("repair",), ("--show", "comet", "on"), ("--show", "comet", "off", "watch")]
+    "args",
+    [
+        ("repair",),
+        ("--show", "comet", "on"),
+        ("--show", "comet", "off", "watch"),
+        ("--show", "comet", "--all", "off"),
+    ],
 )
 def test_wrong_arguments_are_exit_code_2(retally: Retally, args: tuple[str, ...]) -> None:
     assert retally("unmanaged", *args).exit_code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import pty
 import re
@@ -104,6 +105,11 @@ def terminal(farm_db: psycopg.Connection) -> Iterator[Callable[..., Terminal]]:
         yield start
 
 
+def plain(picture: str) -> str:
+    """Without colours and the like."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", picture)
+
+
 def served(conn: psycopg.Connection, name: str, *, wrong: bool = False) -> Work:
     """A show that a worker watches; ``wrong``: its totals know nothing of its proc."""
     rows = Rows(conn)
@@ -126,7 +132,7 @@ def told(output: str) -> list[str]:
     """The names of the shows, in the order in which they are told."""
     lines = output.splitlines()
     titles = next(n for n, line in enumerate(lines) if line.startswith("show "))
-    return [line.split()[0] for line in lines[titles + 1 :]]
+    return [line.split()[0] for line in itertools.takewhile(str.strip, lines[titles + 1 :])]
 
 
 def test_shows_in_trouble_come_first_the_worst_on_top(
@@ -150,6 +156,49 @@ def test_what_is_adrift_is_told_in_rows_and_cores(
     served(farm_db, "comet", wrong=True)
     (row,) = [line for line in retally("watch", "--once").stdout.splitlines() if "comet" in line]
     assert row.split()[:4] == ["comet", "default", "5", "15.00"]
+
+
+def test_a_show_that_is_off_is_not_in_trouble(
+    farm_db: psycopg.Connection, retally: Retally
+) -> None:
+    work = served(farm_db, "comet", wrong=True)
+    assert "1 in trouble" in retally("watch", "--once").stdout
+    routines.set_mode(farm_db, work.show, "off")
+    output = retally("watch", "--once").stdout
+    assert "none in trouble" in output
+    assert output.splitlines()[3].split()[:7] == ["comet", "off", "-", "-", "-", "-", "-"]
+
+
+def test_a_long_reason_is_told_in_full_under_the_table(
+    farm_db: psycopg.Connection, terminal: Callable[..., Terminal]
+) -> None:
+    for number in range(30):
+        served(farm_db, f"quiet{number}")
+    failing = served(farm_db, "comet")
+    reason = " ".join(f"word{number}" for number in range(60))
+    routines.note_failure(farm_db, "subscription", failing.show, 60, reason)
+    picture = plain(terminal().await_text(r"again in \d+ s"))
+    table, _, below = picture.partition("more shows, none of them in trouble")
+    assert "quiet" in table
+    assert " ".join(below.split()).startswith(
+        f"comet: subscription failed 1 time: {reason}; again in"
+    )
+    lines = picture.splitlines()
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+
+
+def test_reasons_that_do_not_fit_leave_half_of_the_screen_to_the_table(
+    farm_db: psycopg.Connection, terminal: Callable[..., Terminal]
+) -> None:
+    for number in range(15):
+        work = served(farm_db, f"show{number}")
+        routines.note_failure(farm_db, "subscription", work.show, 60, "on fire " * 20)
+    picture = plain(
+        terminal().await_text(r"… and \d+ more lines: `retally status --format json` has all")
+    )
+    assert len(picture.splitlines()) < 24
+    assert len([line for line in picture.splitlines() if line.startswith("show")]) >= 10
 
 
 def test_a_show_that_nobody_serves_in_time_is_trouble(
@@ -249,8 +298,7 @@ def test_more_shows_than_lines_are_cut_and_counted(
     shown = sum("show" in line for line in picture.splitlines()[3:-1])
     assert f"… and {60 - shown} more shows" in picture
     assert len(picture.splitlines()) < lines
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", picture)
-    assert max(map(len, plain.splitlines())) <= columns
+    assert max(map(len, plain(picture).splitlines())) <= columns
 
 
 def test_a_lost_database_is_told_and_waited_for(

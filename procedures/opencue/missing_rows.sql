@@ -3,7 +3,9 @@
 -- cores in core units: what the procs hold.
 -- Locks and writes nothing; reads every proc.
 CREATE OR REPLACE FUNCTION retally.missing_rows()
-RETURNS TABLE (show_id text, total text, key text, name text, cores numeric, gpus numeric)
+RETURNS TABLE (
+    show_id text, total text, key text, name text, cores numeric, gpus numeric, show_name text
+)
 LANGUAGE plpgsql STABLE
 -- nothing but the system's own operators, whoever may create in the schema public
 SET search_path = pg_catalog, pg_temp
@@ -22,10 +24,12 @@ BEGIN
         c.key,
         retally.row_name(c.total, c.key),
         c.cores + c.local_cores,
-        c.gpus + c.local_gpus
+        c.gpus + c.local_gpus,
+        n.name
     FROM retally.compared(
         ARRAY(SELECT s.show_id FROM retally.shows() AS s), retally.totals()
     ) AS c
+    LEFT JOIN retally.shows() AS n ON c.show_id = n.show_id
     WHERE c.kind = 'missing'
     ORDER BY c.show_id, array_position(retally.totals(), c.total), c.key;
 END

@@ -1,7 +1,7 @@
--- The shows that the ticks should serve and do not. fault: failing (the latest passes of a tick
--- have failed: tick, error), or late (rebuilt shows only: no success over totals for p_after and
--- three of its intervals; last_pass is the oldest success, null when none is known).
--- A show whose flag was set within p_after is given that long.
+-- The shows that the ticks should serve and do not. fault: failing or refused (the latest passes of
+-- a tick have failed, or what they would repair is refused: tick, error), or late (rebuilt shows
+-- only: no success over totals for p_after and three of its intervals; last_pass is the oldest
+-- success, null when none is known). A show whose flag was set within p_after is given that long.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.unserved_shows(p_after interval)
 RETURNS TABLE (
@@ -30,14 +30,20 @@ AS $$
         s.show_id,
         s.name,
         s.rebuilt,
-        'failing' AS fault,
+        CASE
+            WHEN EXISTS (
+                SELECT FROM retally.pass AS p
+                WHERE p.scope = d.scope AND p.tick = d.tick AND p.action = 'refused'
+            ) THEN 'refused'
+            ELSE 'failing'
+        END AS fault,
         d.tick,
         NULL::text[] AS totals,
         NULL::timestamptz AS last_pass,
         d.error
     FROM retally.due AS d
     INNER JOIN retally.shows() AS s ON d.scope = s.show_id
-    WHERE d.failures > 0
+    WHERE d.failures > 0 AND (s.rebuilt OR s.mode IS DISTINCT FROM 'off')
     UNION ALL
     SELECT
         l.show_id,

@@ -12,6 +12,8 @@ CHECK (history_age >= interval '0');
 ALTER TABLE retally.setting ADD COLUMN ledger_age interval NOT NULL DEFAULT '90 days';
 ALTER TABLE retally.setting ADD CONSTRAINT setting_ledger_age_is_not_negative
 CHECK (ledger_age >= interval '0');
+-- Without its row nothing would be served, and nothing found adrift.
+CREATE RULE setting_keeps_its_row AS ON DELETE TO retally.setting DO INSTEAD NOTHING; -- noqa: PRS
 COMMENT ON COLUMN retally.setting.repair_share IS
 'A repair that would change more than this share of a show''s rows or core units is refused.';
 COMMENT ON COLUMN retally.setting.history_every IS
