@@ -2073,15 +2073,13 @@ BEGIN
         problems := v_finding.problems || v_done.problems;
         changes := v_done.changes;
         seconds := extract(EPOCH FROM clock_timestamp() - v_started);
-        PERFORM retally.note_deferred(show_id, total, v_done.busy);
-        PERFORM retally.note_passes(
-            ARRAY[
-                ROW(
-                    show_id, p_tick, total, p_action, p_worker, clock_timestamp(), seconds,
-                    rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus,
-                    problems, 1, clock_timestamp()
-                )::retally.pass
-            ]
+        PERFORM retally.note_mended(
+            ROW(
+                show_id, p_tick, total, p_action, p_worker, clock_timestamp(), seconds,
+                rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus,
+                problems, NULL, NULL, NULL
+            )::retally.pass,
+            v_done.busy
         );
         v_started := clock_timestamp();
         RETURN NEXT;
@@ -2125,6 +2123,7 @@ DECLARE
     v_amounts retally.amount[];
     v_written text[];
     v_misfits text[];
+    v_refusals text[];
 BEGIN
     rows_changed := 0;
     busy := '{}';
@@ -2145,12 +2144,13 @@ BEGIN
     IF p_tell THEN
         v_before := ARRAY(SELECT b FROM retally.amounts_in(p_show_id, p_total, v_held) AS b);
     END IF;
-    SELECT w.written, w.misfits
-    INTO v_written, v_misfits
+    SELECT w.written, w.misfits, w.refusals
+    INTO v_written, v_misfits, v_refusals
     FROM retally.write_what_fits(p_show_id, p_total, v_amounts) AS w;
     rows_changed := cardinality(v_written);
     problems := ARRAY(
-        SELECT retally.problem('misfit', p_total, m.key, NULL, NULL) FROM unnest(v_misfits) AS m (key)
+        SELECT retally.problem('misfit', p_total, m.key, NULL, NULL, m.refusal)
+        FROM unnest(v_misfits, v_refusals) AS m (key, refusal)
     );
     IF p_tell THEN
         changes := ARRAY(
@@ -2257,7 +2257,7 @@ $$;
 
 COMMENT ON FUNCTION retally.missing_rights(p_role text, p_for text) IS 'The rights that a role lacks for the work of a worker, a dispatcher or a reader.';
 
-CREATE FUNCTION retally.missing_rows() RETURNS TABLE(show_id text, total text, key text, name text, cores numeric, gpus numeric)
+CREATE FUNCTION retally.missing_rows() RETURNS TABLE(show_id text, total text, key text, name text, cores numeric, gpus numeric, show_name text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -2273,10 +2273,12 @@ BEGIN
         c.key,
         retally.row_name(c.total, c.key),
         c.cores + c.local_cores,
-        c.gpus + c.local_gpus
+        c.gpus + c.local_gpus,
+        n.name
     FROM retally.compared(
         ARRAY(SELECT s.show_id FROM retally.shows() AS s), retally.totals()
     ) AS c
+    LEFT JOIN retally.shows() AS n ON c.show_id = n.show_id
     WHERE c.kind = 'missing'
     ORDER BY c.show_id, array_position(retally.totals(), c.total), c.key;
 END
@@ -2444,7 +2446,8 @@ BEGIN
             SELECT
                 ROW(
                     f.show_id, p_tick, f.total, p_action, p_worker, v_now, p_seconds,
-                    f.rows_adrift, 0, 0, f.rows_failed, f.core_units, f.gpus, f.problems, 1, v_now
+                    f.rows_adrift, 0, 0, f.rows_failed, f.core_units, f.gpus, f.problems,
+                    NULL, NULL, NULL
                 )::retally.pass
             FROM unnest(p_findings) AS f
         )
@@ -2479,7 +2482,8 @@ CREATE UNLOGGED TABLE retally.pass (
     problems text[] NOT NULL,
     passes bigint NOT NULL,
     history_at timestamp with time zone NOT NULL,
-    CONSTRAINT pass_action_is_known CHECK ((action = ANY (ARRAY['rebuilt'::text, 'watched'::text, 'repaired'::text])))
+    succeeded_at timestamp with time zone,
+    CONSTRAINT pass_action_is_known CHECK ((action = ANY (ARRAY['rebuilt'::text, 'watched'::text, 'repaired'::text, 'refused'::text, 'failed'::text])))
 )
 WITH (fillfactor='50');
 
@@ -2487,9 +2491,32 @@ COMMENT ON TABLE retally.pass IS 'The latest pass over each total of each scope.
 
 COMMENT ON COLUMN retally.pass.tick IS 'The tick, or by hand.';
 
+COMMENT ON COLUMN retally.pass.action IS 'What became of what was found adrift: all but rebuilt and repaired have left it as it is.';
+
 COMMENT ON COLUMN retally.pass.passes IS 'How many passes there were.';
 
 COMMENT ON COLUMN retally.pass.history_at IS 'When one of them last left a row in history.';
+
+COMMENT ON COLUMN retally.pass.succeeded_at IS 'When a pass last did what it was to do; null: none has.';
+
+CREATE FUNCTION retally.note_mended(p_pass retally.pass, p_busy text[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_before text;
+BEGIN
+    v_before := retally.set_lock_timeout(interval '50 milliseconds');
+    PERFORM retally.note_deferred(p_pass.scope, p_pass.total, p_busy);
+    PERFORM retally.note_passes(ARRAY[p_pass]);
+    PERFORM set_config('lock_timeout', v_before, TRUE);
+EXCEPTION
+    WHEN lock_not_available THEN
+        RAISE WARNING 'the result of the pass over % of % is not kept: somebody has locked it',
+            p_pass.total, p_pass.scope;
+END
+$$;
+
+COMMENT ON FUNCTION retally.note_mended(p_pass retally.pass, p_busy text[]) IS 'Keeps the result of a pass over one total, waiting for nobody.';
 
 CREATE FUNCTION retally.note_passes(p_passes retally.pass[]) RETURNS void
     LANGUAGE sql
@@ -2497,7 +2524,8 @@ CREATE FUNCTION retally.note_passes(p_passes retally.pass[]) RETURNS void
     WITH noted AS (
         INSERT INTO retally.pass AS p (
             scope, tick, total, action, worker, finished_at, seconds, rows_adrift, rows_changed,
-            rows_deferred, rows_failed, core_units_adrift, gpus_adrift, problems, passes, history_at
+            rows_deferred, rows_failed, core_units_adrift, gpus_adrift, problems, passes,
+            history_at, succeeded_at
         )
         SELECT
             n.scope,
@@ -2515,7 +2543,8 @@ CREATE FUNCTION retally.note_passes(p_passes retally.pass[]) RETURNS void
             n.gpus_adrift,
             n.problems,
             1 AS passes,
-            n.finished_at AS history_at
+            n.finished_at AS history_at,
+            CASE WHEN n.action NOT IN ('refused', 'failed') THEN n.finished_at END AS succeeded_at
         FROM unnest(p_passes) AS n
         -- two sessions that note the same rows must come to them in the same order: mend()'s
         ORDER BY n.scope, array_position(retally.totals(), n.total), n.tick
@@ -2551,7 +2580,8 @@ CREATE FUNCTION retally.note_passes(p_passes retally.pass[]) RETURNS void
                         )
                         THEN excluded.finished_at
                     ELSE p.history_at
-                END
+                END,
+                succeeded_at = coalesce(excluded.succeeded_at, p.succeeded_at)
         RETURNING p.*
     )
 
@@ -2605,10 +2635,13 @@ CREATE FUNCTION retally.note_run(p_run bigint, p_worker text, p_cause text, p_fo
     AS $$
 DECLARE
     v_run bigint := p_run;
+    v_before text;
 BEGIN
     IF coalesce(cardinality(p_changes), 0) = 0 THEN
         RETURN v_run;
     END IF;
+    -- rows of the farm are locked by now, and bookings wait for them
+    v_before := retally.set_lock_timeout(retally.lock_budget());
     IF v_run IS NULL THEN
         INSERT INTO retally.run (worker, cause, forced, undoes)
         VALUES (p_worker, p_cause, p_forced, p_undoes)
@@ -2625,10 +2658,13 @@ BEGIN
         c.after,
         p_causes[c.place]
     FROM unnest(p_changes) WITH ORDINALITY AS c (total, key, slot, before, after, place)
-    -- a scope whose rows stayed busy is come back to within the same run
+    -- A scope is come back to within the same run. What bookings did between the two is no part of
+    -- it: before stays as far from after as the run itself has moved the value.
     ON CONFLICT ON CONSTRAINT ledger_pk DO UPDATE SET
+        before = l.before + excluded.before - l.after,
         after = excluded.after,
         changed_at = excluded.changed_at;
+    PERFORM set_config('lock_timeout', v_before, TRUE);
     RETURN v_run;
 END
 $$;
@@ -2928,14 +2964,19 @@ $$;
 
 COMMENT ON FUNCTION retally.pin_flags(p_scopes text[]) IS 'As pin_flag() for many scopes; answers with those that are managed.';
 
-CREATE FUNCTION retally.problem(p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric) RETURNS text
+CREATE FUNCTION retally.problem(p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric, p_refusal text DEFAULT NULL::text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     SELECT
         p_total || ' ' || retally.row_name(p_total, p_key)
         || CASE WHEN p_key <> retally.row_name(p_total, p_key) THEN ' (' || p_key || ')' ELSE '' END
         || CASE p_kind
-            WHEN 'misfit' THEN ': the sum of its procs does not fit the column'
+            WHEN 'misfit'
+                THEN
+                    coalesce(
+                        ': the farm refuses it: ' || p_refusal,
+                        ': the sum of its procs does not fit the column'
+                    )
             WHEN 'missing'
                 THEN
                     ': its row is missing, while procs hold ' || p_cores
@@ -2946,7 +2987,7 @@ CREATE FUNCTION retally.problem(p_kind text, p_total text, p_key text, p_cores n
         END
 $$;
 
-COMMENT ON FUNCTION retally.problem(p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric) IS 'What keeps a total from being exact, in a sentence that names the thing.';
+COMMENT ON FUNCTION retally.problem(p_kind text, p_total text, p_key text, p_cores numeric, p_gpus numeric, p_refusal text) IS 'What keeps a total from being exact, in a sentence that names the thing.';
 
 CREATE FUNCTION retally.procs_of(p_show_ids text[], p_totals text[], p_keys text[]) RETURNS TABLE(own boolean, show_id text, host_id text, layer_id text, job_id text, local boolean, cores bigint, gpus bigint)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -3499,7 +3540,8 @@ BEGIN
     sums AS (
         SELECT
             s.total,
-            count(DISTINCT s.key) AS rows,
+            -- thousands of finished jobs and layers hold nothing: they would hide any change
+            count(DISTINCT s.key) FILTER (WHERE s.before <> 0 OR s.after <> 0) AS rows,
             count(DISTINCT s.key) FILTER (WHERE s.before <> s.after) AS changed,
             sum(abs(s.after)) AS remaining,
             sum(s.before) FILTER (WHERE s.in_cores) AS before,
@@ -4421,6 +4463,7 @@ CREATE FUNCTION retally.undo_scope(p_run bigint, p_scope text, p_worker text, p_
 DECLARE
     v_deadline timestamptz := clock_timestamp() + retally.lock_budget();
     v_holding boolean := pg_current_xact_id_if_assigned() IS NOT NULL;
+    v_rebuilt record;
     v_total text;
     v_keys text[];
     v_held text[];
@@ -4431,6 +4474,26 @@ DECLARE
     v_changes retally.change[] := '{}';
 BEGIN
     PERFORM retally.hold_scope(p_scope, TRUE);
+    -- caps are judged by these totals, and its bookings do not keep them
+    SELECT
+        s.name,
+        s.managed
+    INTO v_rebuilt
+    FROM retally.shows() AS s
+    WHERE s.show_id = p_scope AND s.rebuilt;
+    IF FOUND THEN
+        RAISE EXCEPTION 'show "%" is managed: its totals are not put back to what they were',
+            v_rebuilt.name
+            USING ERRCODE = 'RT017',
+                HINT = CASE
+                    WHEN v_rebuilt.managed
+                        THEN format('`retally managed --show %s off` first.', v_rebuilt.name)
+                    ELSE
+                        'Clear its flag in the farm (show.b_scheduler_managed) first, or '
+                        'retally.setting.follow_farm_flag.'
+                END;
+    END IF;
+
     SELECT 0, 0, 0, '{}'
     INTO rows_restored, rows_kept, rows_deferred, problems;
     FOREACH v_total IN ARRAY retally.totals() LOOP
@@ -4461,10 +4524,10 @@ BEGIN
         problems := problems || ARRAY(
             SELECT
                 format(
-                    '%s %s: the farm does not take back what it held',
-                    v_total, retally.row_name(v_total, m.key)
+                    '%s %s: the farm does not take back what it held%s',
+                    v_total, retally.row_name(v_total, m.key), ': ' || m.refusal
                 )
-            FROM unnest(v_done.misfits) AS m (key)
+            FROM unnest(v_done.misfits, v_done.refusals) AS m (key, refusal)
         );
     END LOOP;
     run := retally.note_run(
@@ -4486,10 +4549,10 @@ CREATE FUNCTION retally.unserved_shows(p_after interval) RETURNS TABLE(show_id t
             t.total,
             t.place,
             (
-                SELECT max(p.finished_at)
+                SELECT max(p.succeeded_at)
                 FROM retally.pass AS p
                 WHERE p.scope = s.show_id AND p.total = t.total
-            ) AS finished_at
+            ) AS succeeded_at
         FROM retally.shows() AS s
         CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
         WHERE s.rebuilt
@@ -4499,14 +4562,20 @@ CREATE FUNCTION retally.unserved_shows(p_after interval) RETURNS TABLE(show_id t
         s.show_id,
         s.name,
         s.rebuilt,
-        'failing' AS fault,
+        CASE
+            WHEN EXISTS (
+                SELECT FROM retally.pass AS p
+                WHERE p.scope = d.scope AND p.tick = d.tick AND p.action = 'refused'
+            ) THEN 'refused'
+            ELSE 'failing'
+        END AS fault,
         d.tick,
         NULL::text[] AS totals,
         NULL::timestamptz AS last_pass,
         d.error
     FROM retally.due AS d
     INNER JOIN retally.shows() AS s ON d.scope = s.show_id
-    WHERE d.failures > 0
+    WHERE d.failures > 0 AND (s.rebuilt OR s.mode IS DISTINCT FROM 'off')
     UNION ALL
     SELECT
         l.show_id,
@@ -4515,7 +4584,7 @@ CREATE FUNCTION retally.unserved_shows(p_after interval) RETURNS TABLE(show_id t
         'late',
         NULL,
         array_agg(l.total ORDER BY l.place),
-        CASE WHEN bool_and(l.finished_at IS NOT NULL) THEN min(l.finished_at) END,
+        CASE WHEN bool_and(l.succeeded_at IS NOT NULL) THEN min(l.succeeded_at) END,
         NULL
     FROM latest AS l
     CROSS JOIN
@@ -4525,7 +4594,7 @@ CREATE FUNCTION retally.unserved_shows(p_after interval) RETURNS TABLE(show_id t
             WHERE d.scope = l.show_id
         ) AS b
     WHERE
-        coalesce(l.finished_at < b.bound, TRUE)
+        coalesce(l.succeeded_at < b.bound, TRUE)
         AND NOT EXISTS (
             SELECT FROM retally.scope_flag AS f
             WHERE f.scope = l.show_id AND f.set_at > clock_timestamp() - p_after
@@ -4889,13 +4958,15 @@ $$;
 
 COMMENT ON FUNCTION retally.write_subscription(p_show_id text, p_amounts retally.amount[]) IS 'Writes amounts into locked subscription totals of a show, where they differ.';
 
-CREATE FUNCTION retally.write_what_fits(p_show_id text, p_total text, p_amounts retally.amount[], OUT written text[], OUT misfits text[]) RETURNS record
+CREATE FUNCTION retally.write_what_fits(p_show_id text, p_total text, p_amounts retally.amount[], OUT written text[], OUT misfits text[], OUT refusals text[]) RETURNS record
     LANGUAGE plpgsql
     AS $$
 DECLARE
     v_amount retally.amount;
     v_fits boolean;
+    v_refusal text;
 BEGIN
+    refusals := '{}';
     BEGIN
         SELECT
             coalesce(array_agg(w.key) FILTER (WHERE w.fits), '{}'),
@@ -4904,12 +4975,13 @@ BEGIN
         FROM retally.write_rows(p_show_id, p_total, p_amounts) AS w;
         RETURN;
     EXCEPTION
-        WHEN data_exception THEN
+        WHEN data_exception OR raise_exception OR integrity_constraint_violation THEN
             written := '{}';
             misfits := '{}';
     END;
 
     FOREACH v_amount IN ARRAY p_amounts LOOP
+        v_refusal := NULL;
         BEGIN
             SELECT bool_and(w.fits)
             INTO v_fits
@@ -4917,17 +4989,21 @@ BEGIN
         EXCEPTION
             WHEN data_exception THEN
                 v_fits := FALSE;
+            WHEN raise_exception OR integrity_constraint_violation THEN
+                v_fits := FALSE;
+                v_refusal := sqlerrm;
         END;
         IF v_fits THEN
             written := written || v_amount.key;
         ELSIF NOT v_fits THEN
             misfits := misfits || v_amount.key;
+            refusals := refusals || v_refusal;
         END IF;
     END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_what_fits(p_show_id text, p_total text, p_amounts retally.amount[], OUT written text[], OUT misfits text[]) IS 'Writes amounts into locked rows of one total of a show, all that the farm takes.';
+COMMENT ON FUNCTION retally.write_what_fits(p_show_id text, p_total text, p_amounts retally.amount[], OUT written text[], OUT misfits text[], OUT refusals text[]) IS 'Writes amounts into locked rows of one total of a show, all that the farm takes.';
 
 CREATE UNLOGGED TABLE retally.deferred (
     scope text NOT NULL,
@@ -5136,6 +5212,9 @@ CREATE INDEX history_finished_at ON retally.history USING btree (finished_at);
 CREATE INDEX history_scope_total ON retally.history USING btree (scope, total, finished_at);
 
 CREATE INDEX run_begun_at ON retally.run USING btree (begun_at);
+
+CREATE RULE setting_keeps_its_row AS
+    ON DELETE TO retally.setting DO INSTEAD NOTHING;
 
 ALTER TABLE ONLY retally.ledger
     ADD CONSTRAINT ledger_run_fk FOREIGN KEY (run) REFERENCES retally.run(run) ON DELETE CASCADE;
