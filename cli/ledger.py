@@ -157,10 +157,17 @@ def _entry_row(entry: book.Entry, style: str) -> Row:
     if style == "table":
         row["run"] = str(entry.run)
         row["show"] = entry.show or entry.show_id
-        row["asked_by"] = entry.asked_by + (", forced" if entry.forced else "")
+        row["asked_by"] = _asked_by(entry)
         if entry.slot.endswith("cores"):
             row |= {"before": cores(entry.before), "after": cores(entry.after)}
     return row
+
+
+def _asked_by(entry: book.Entry) -> str:
+    """In few columns; --runs has it in full."""
+    if entry.undoes is not None:
+        return f"undo of {entry.undoes}"
+    return entry.asked_by.removeprefix("retally ") + (", forced" if entry.forced else "")
 
 
 def _run_row(run: book.Run, style: str) -> Row:

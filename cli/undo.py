@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retally.cli.errors import Exit
+from retally.cli.numbers import WholeNumber
 from retally.cli.options import format_option, installed
 from retally.cli.output import Row, cores, counted, note, print_rows
 from retally.procedures import Show, repairs, routines
@@ -35,7 +36,7 @@ _TABLE = ("show", "total", "name", "slot", "before", "after", "now", "restorable
 
 
 @click.command()
-@click.argument("run", type=click.IntRange(1))
+@click.argument("run", type=WholeNumber(1))
 @click.option("--dry-run", is_flag=True, help="Only tell what would be put back; write nothing.")
 @format_option
 @installed
@@ -54,11 +55,15 @@ def undo(conn: psycopg.Connection, run: int, dry_run: bool, style: str) -> None:
     """
     show_ids = repairs.run_show_ids(conn, run)
     shows = {show.show_id: show for show in routines.shows(conn)}
+    concerned = [shows[show_id] for show_id in show_ids if show_id in shows]
     if dry_run:
         _tell(repairs.restorable(conn, run), style)
-    _warn([shows[show_id] for show_id in show_ids if show_id in shows], dry_run=dry_run)
-    if not dry_run:
-        sys.exit(_report(repairs.undo(conn, run), run, shows, style))
+        _warn(concerned, dry_run=True)
+        return
+    undone = repairs.undo(conn, run)
+    if undone.rows_restored:
+        _warn(concerned, dry_run=False)
+    sys.exit(_report(undone, run, shows, style))
 
 
 def _warn(shows: Sequence[Show], *, dry_run: bool) -> None:

@@ -201,11 +201,8 @@ def _drawn(look: Look, width: int, height: int | None) -> Group:
         rest = len(notes) - told
         lines += [Text(""), *(notes if not rest else notes[: told - 1])]
         if rest:
-            lines.append(
-                Text(
-                    f"… and {counted(rest + 1, 'more line')}: `retally status --format json` has all"
-                )
-            )
+            more = counted(rest + 1, "more line")
+            lines.append(Text(f"… and {more}: `retally status --format json` has all"))
     return Group(*lines)
 
 

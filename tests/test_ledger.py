@@ -139,8 +139,8 @@ def test_the_ledger_as_a_table_speaks_of_cores_and_fits_100_columns(retally: Ret
         "run", "changed", "at", "show", "total", "name", "slot", "before", "after", "cause",
         "asked", "by",
     ]  # fmt: skip
-    assert lines[3].split()[-6:] == ["cores", "2.93", "3.00", "-", "retally", "recompute"]
-    assert lines[1].split()[-8:] == ["cores", "3.00", "2.93", "-", "undo", "of", "run", "1"]
+    assert lines[3].split()[-5:] == ["cores", "2.93", "3.00", "-", "recompute"]
+    assert lines[1].split()[-7:] == ["cores", "3.00", "2.93", "-", "undo", "of", "1"]
     assert max(map(len, lines)) <= 100
     runs = retally("ledger", "--runs").stdout.splitlines()
     assert max(map(len, runs)) <= 100
@@ -155,7 +155,7 @@ def test_the_table_tells_what_was_forced_and_the_year_of_old_repairs(
     retally("recompute", "--show", "comet", "--force")
     farm_db.execute("UPDATE retally.ledger SET changed_at = '2019-03-01 12:00+00'")
     line = retally("ledger").stdout.splitlines()[1]
-    assert line.endswith("retally recompute, forced")
+    assert line.rstrip().endswith("recompute, forced")
     assert line.split()[1:3] == ["2019-03-01", "12:00:00Z"]
 
 
