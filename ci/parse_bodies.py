@@ -156,7 +156,8 @@ def _own_types() -> str:
         name[-1]
         for path in sql_files()
         for each in statements(path.read_text(encoding="utf-8"))
-        if isinstance(each.tree, ast.CompositeTypeStmt | ast.CreateStmt) and (name := created(each.tree))
+        if isinstance(each.tree, ast.CompositeTypeStmt | ast.CreateStmt)
+        and (name := created(each.tree))
     ]
     return "|".join(map(re.escape, found)) or "(?!)"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from small_farm import Rows
@@ -10,6 +10,8 @@ from structlog.testing import capture_logs
 from tick_farm import EMPTY, EXACT, everything, fail_for, make_due, tick, wrong_show
 from worker_thread import events
 
+from retally.procedures import routines
+from retally.sql.errors import ShowBusyError
 from retally.worker.ticks import Shared, TickRunner
 
 if TYPE_CHECKING:
@@ -115,6 +117,33 @@ def test_a_show_that_somebody_else_rebuilds_is_deferred_and_taken_by_the_next_pa
     make_due(farm_db)
     runner.run()
     assert everything(farm_db, held) == EXACT
+
+
+def test_a_show_that_another_worker_was_just_writing_is_served_in_the_same_pass(
+    farm_db: psycopg.Connection,
+    shared: Shared,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = wrong_show(farm_db)
+    other = connect()
+    other.execute("BEGIN")
+    other.execute("SELECT retally.hold_scope(%s, FALSE)", (work.show,))
+    mend = routines.mend
+
+    def mend_and_let_go(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return mend(*args, **kwargs)
+        except ShowBusyError:
+            other.execute("COMMIT")
+            raise
+
+    monkeypatch.setattr(routines, "mend", mend_and_let_go)
+    with capture_logs() as logs:
+        TickRunner(tick(), shared).run()
+
+    assert everything(farm_db, work) == EXACT
+    assert not events(logs, "deferred")
 
 
 def test_a_row_that_a_booking_holds_is_left_and_reported_as_deferred(

@@ -15,6 +15,7 @@ from retally.sql.errors import (
     DatabaseError,
     DatabaseUnreachableError,
     RepairRefusedError,
+    ShowBusyError,
 )
 from retally.worker.backoff import pause_after
 from retally.worker.database import WorkerStoppingError
@@ -22,7 +23,7 @@ from retally.worker.faults import gave_way
 from retally.worker.spread import spread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import psycopg
 
@@ -70,15 +71,8 @@ class Passes:
         still, others = _parted(shows, found)
         self._keep(still, found, seconds)
         served = [show.show_id for show, _ in still]
-        # what is claimed but not begun when the worker stops, or when the database is lost, is due
-        # again after one interval
         ending: list[Exception] = []
-        begun = takewhile(lambda _: not (ending or self._shared.stop.is_set()), others)
-        tasks = (
-            partial(self._serve_one, show, action, found.get(show.show_id))
-            for show, action in begun
-        )
-        for outcome in spread(self._shared.menders, self._shared.width, tasks):
+        for outcome in self._tries(others, found, ending):
             self._shared.health.moved(self._tick.name)
             if isinstance(outcome.error, (WorkerStoppingError, DatabaseUnreachableError)):
                 ending.append(outcome.error)
@@ -89,6 +83,29 @@ class Passes:
         if recovered := [show_id for show_id in served if failures[show_id]]:
             with self._shared.database.transaction() as conn:
                 routines.note_recovery(conn, self._tick.name, recovered)
+
+    def _tries(
+        self, shows: Sequence[Claimed], found: Found, ending: Sequence[Exception]
+    ) -> Iterator[Outcome]:
+        """What became of each show; one that another worker was just writing is tried again.
+
+        Nothing is begun any more when the worker stops, or once something is in ``ending``: what
+        is claimed and not begun is due again after one interval.
+        """
+        busy: list[Claimed] = []
+        for last in (False, True):
+            begun = takewhile(
+                lambda _: not (ending or self._shared.stop.is_set()), busy if last else shows
+            )
+            tasks = (
+                partial(self._serve_one, show, action, found.get(show.show_id))
+                for show, action in begun
+            )
+            for outcome in spread(self._shared.menders, self._shared.width, tasks):
+                if isinstance(outcome.error, ShowBusyError) and not last:
+                    busy.append((outcome.show, outcome.action))
+                else:
+                    yield outcome
 
     def _find(self, shows: Sequence[Claimed]) -> Found:
         """What is adrift by show, found in one statement; empty where that one statement fails.
