@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     import psycopg
 
 T = TypeVar("T")
+
+
+_PATIENCE = 60.0  # seconds, for what takes far below one
 
 
 def in_background(call: Callable[[], T]) -> Future[T]:
@@ -38,5 +42,6 @@ def await_blocked(watcher: psycopg.Connection, blocked: psycopg.Connection) -> N
     """Return once the session waits for a lock of another one."""
     pid = blocked.info.backend_pid
     waiting = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+    deadline = time.monotonic() + _PATIENCE
     while watcher.execute(waiting, (pid,)).fetchone() != (True,):
-        pass
+        assert time.monotonic() < deadline, "it does not wait: it may have failed"

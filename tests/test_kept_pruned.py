@@ -153,7 +153,7 @@ def test_a_tick_that_meets_pruning_goes_on_after_it(
     claimed = run_in_background(
         tick,
         "SELECT retally.note_passes(ARRAY[ROW('gone', 't', 'job', 'watched', 'me',"
-        " clock_timestamp(), 0, 0, 0, 0, 0, 0, 0, '{}', 0, 'epoch')::retally.pass])",
+        " clock_timestamp(), 0, 0, 0, 0, 0, 0, 0, '{}', NULL, NULL, NULL)::retally.pass])",
     )
     await_blocked(farm_db, tick)
     other.commit()
