@@ -43,6 +43,11 @@ def retally(farm_db: psycopg.Connection) -> Retally:
     return lambda *args: CliRunner().invoke(main, args, env=env)
 
 
+def heed_ctrl_c() -> None:
+    """As in a terminal: what a shell runs in the background inherits that it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """The command in a terminal of so many columns and lines."""
 
@@ -59,6 +64,7 @@ class Terminal:
             stderr=slave,
             env=env,
             start_new_session=True,
+            preexec_fn=heed_ctrl_c,
         )
         os.close(slave)
         self.output = ""
@@ -76,8 +82,9 @@ class Terminal:
     def end(self, number: signal.Signals) -> int:
         """Its exit code after this signal."""
         self.process.send_signal(number)
+        until = time.monotonic() + _PATIENCE
         while self._read():
-            pass
+            assert time.monotonic() < until, "it goes on"
         return self.process.wait(_PATIENCE)
 
     def _read(self) -> bool:
@@ -331,6 +338,7 @@ def test_in_a_pipe_a_plain_table_is_printed_again_and_again(
         stdout=subprocess.PIPE,
         env=os.environ | {"RETALLY_DSN": farm_db.info.dsn, "PYTHONUNBUFFERED": "1"},
         text=True,
+        preexec_fn=heed_ctrl_c,
     )
     assert process.stdout is not None
     seen: list[str] = []
