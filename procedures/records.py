@@ -6,11 +6,12 @@ Core units are 1/100 core. ``total`` is one of TOTALS, ``key`` the farm's key of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from decimal import Decimal
 
 #: What may override every show's own flag; per-show is none of it.
 OVERRIDES = ("per-show", "all", "none")
@@ -109,6 +110,34 @@ class Pass:
     gpus: int
     seconds: float
     problems: tuple[str, ...]
+
+    @classmethod
+    def of_row(
+        cls,
+        show_id: str,
+        total: str,
+        adrift: int,
+        changed: int,
+        deferred: int,
+        failed: int,
+        core_units: Decimal,
+        gpus: Decimal,
+        seconds: float,
+        problems: Sequence[str],
+    ) -> Self:
+        """The pass of a row that mend() or repair() answers with; sums come as numeric."""
+        return cls(
+            show_id,
+            total,
+            adrift,
+            changed,
+            deferred,
+            failed,
+            int(core_units),
+            int(gpus),
+            seconds,
+            tuple(problems),
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from retally.sql.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from decimal import Decimal
 
     import psycopg
 
@@ -95,7 +94,7 @@ def repair(
     tokens = [finding.token for finding in found]
     with translated():
         rows = conn.execute(query, (tokens, wait, tick, worker, asked_by, force, run)).fetchall()
-    passes = tuple(_pass(*row[1:]) for row in rows)
+    passes = tuple(Pass.of_row(*row[1:]) for row in rows)
     return Repair(rows[-1][0] if rows else run, passes)
 
 
@@ -179,29 +178,3 @@ def restorable(conn: psycopg.Connection, run: int) -> list[Restorable]:
     """
     with translated(), conn.cursor(row_factory=whole_row(Restorable)) as cursor:
         return cursor.execute(query, (run,)).fetchall()
-
-
-def _pass(
-    show_id: str,
-    total: str,
-    adrift: int,
-    changed: int,
-    busy: int,
-    failed: int,
-    core_units: Decimal,
-    gpus: Decimal,
-    seconds: float,
-    problems: list[str],
-) -> Pass:
-    return Pass(
-        show_id,
-        total,
-        adrift,
-        changed,
-        busy,
-        failed,
-        int(core_units),
-        int(gpus),
-        seconds,
-        tuple(problems),
-    )

@@ -103,7 +103,7 @@ def mend(
             m.core_units, m.gpus, m.seconds, m.problems
         FROM retally.mend(%s::text[]::retally.finding[], %s, 'rebuilt', %s, %s) AS m
     """
-    return [_pass(*row) for row in _rows(conn, query, (_tokens(found), wait, tick, worker))]
+    return [Pass.of_row(*row) for row in _rows(conn, query, (_tokens(found), wait, tick, worker))]
 
 
 def note_findings(
@@ -231,23 +231,6 @@ def prune(conn: psycopg.Connection, rows: int) -> bool:
 
 def _tokens(found: Sequence[Finding]) -> list[str]:
     return [finding.token for finding in found]
-
-
-def _pass(
-    show: str,
-    total: str,
-    adrift: int,
-    changed: int,
-    busy: int,
-    failed: int,
-    cores: int,
-    gpus: int,
-    seconds: float,
-    problems: Sequence[str],
-) -> Pass:
-    return Pass(
-        show, total, adrift, changed, busy, failed, int(cores), int(gpus), seconds, tuple(problems)
-    )
 
 
 def _rows(
