@@ -1,4 +1,5 @@
-"""Measures the product beside its alternatives, on a farm of its own.
+"""Measures the product beside its alternatives, on farms of its own.
 
 ``dispatch``: bookings through retally beside the inline path and the bare statements.
+``recompute``: what rebuilding all totals costs, beside the other ways to do it.
 """

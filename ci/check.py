@@ -19,7 +19,7 @@ _SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ci").glob("*.
 CHECKS: dict[str, list[list[str]]] = {
     "ruff": [[*_RUN, "ruff", "check"], [*_RUN, "ruff", "format", "--check"]],
     "mypy": [[*_RUN, "mypy", "-p", "retally"], [*_RUN, "mypy", "tests", *_SCRIPTS]],
-    "sqlfluff": [[*_RUN, "sqlfluff", "lint", "--processes", "2", "sql", "procedures"]],
+    "sqlfluff": [[*_RUN, "sqlfluff", "lint", "--processes", "2", "sql", "procedures", "bench"]],
     "bodies": [[sys.executable, "ci/parse_bodies.py"]],
     "schema": [[sys.executable, "ci/schema.py"]],
     "wheel": [[sys.executable, "ci/wheel.py"]],

@@ -7,6 +7,8 @@ from importlib.metadata import version
 import click
 
 from retally.cli.bench import bench
+from retally.cli.bench_dispatch import dispatch
+from retally.cli.bench_recompute import recompute as bench_recompute
 from retally.cli.demo import demo
 from retally.cli.doctor import doctor
 from retally.cli.drift import drift
@@ -70,3 +72,6 @@ for _command in (
     bench,
 ):
     main.add_command(_command)
+
+for _command in (dispatch, bench_recompute):
+    bench.add_command(_command)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def sql_text(room: str, name: str) -> LiteralString:
     """The text of ``<room>/<name>.sql``, a file of this package; read once per process.
 
-    ``room`` is ``sql`` or ``procedures``; ``name`` may hold folders: ``opencue/booked``.
+    ``room`` is ``sql``, ``procedures`` or ``bench``; ``name`` may hold folders: ``opencue/booked``.
     """
     return _trusted(files(f"retally.{room}").joinpath(f"{name}.sql"))
 

@@ -17,9 +17,9 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from retally.bench.dispatch import specs
-from retally.bench.records import Action, Cell, Mode, Plan, Spec
-from retally.bench.summary import bars, lines, ratio
+from retally.bench.dispatch.records import Action, Cell, Mode, Plan, Spec
+from retally.bench.dispatch.run import specs
+from retally.bench.dispatch.summary import bars, lines, ratio
 from retally.cli import main
 
 if TYPE_CHECKING:

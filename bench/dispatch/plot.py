@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from retally.bench.errors import MissingPlotLibraryError
-from retally.bench.records import Mode, Spec
+from retally.bench.dispatch.records import Mode, Spec
+from retally.bench.style import BLUE, GREEN, GREY, ORANGE, drawn, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,34 +13,21 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from retally.bench.records import Line, Run
+    from retally.bench.dispatch.records import Line, Run
 
 # Told apart by marker and dash as well: in print, and by who does not see the colours.
 _STYLES = {
-    Mode.FLAG_ON: ("#0072B2", "o", "-"),
-    Mode.BARE: ("#009E73", "s", "--"),
-    Mode.FLAG_OFF: ("#D55E00", "^", "-"),
-    Mode.INLINE: ("#555555", "D", ":"),
+    Mode.FLAG_ON: (BLUE, "o", "-"),
+    Mode.BARE: (GREEN, "s", "--"),
+    Mode.FLAG_OFF: (ORANGE, "^", "-"),
+    Mode.INLINE: (GREY, "D", ":"),
 }
-
-
-def require_matplotlib() -> None:
-    """Raise MissingPlotLibraryError unless ``draw`` can work."""
-    if find_spec("matplotlib") is None:
-        raise MissingPlotLibraryError(
-            "a plot needs matplotlib, which is not installed", "pip install 'retally[bench]'"
-        )
 
 
 def draw(run: Run, path: Path) -> None:
     """Draw the run's single bookings; the file's suffix, .svg or .png, says as what."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     lines = [line for line in run.lines if _is_single(line)]
-    # text stays text, and the same run gives the same file
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "retally", "font.size": 10}):
-        figure = Figure(figsize=(9.6, 4.6), layout="constrained", facecolor="white")
+    with drawn(path, 9.6, 4.6) as figure:
         rate, wait = figure.subplots(1, 2)
         _panel(rate, lines, "bookings per second", lambda line: line.per_second)
         rate.set_ylim(bottom=0)
@@ -56,7 +42,6 @@ def draw(run: Run, path: Path) -> None:
             f" {run.plan.seconds:g} s a cell, rounds: {run.plan.rounds}",
             fontsize=11,
         )
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _panel(axes: Axes, lines: list[Line], label: str, value: Callable[[Line], float]) -> None:
@@ -76,8 +61,7 @@ def _panel(axes: Axes, lines: list[Line], label: str, value: Callable[[Line], fl
     axes.set_xticks(clients, [str(count) for count in clients])
     axes.set_xlabel("clients")
     axes.set_ylabel(label)
-    axes.grid(visible=True, color="#dddddd", linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
 
 
 def _is_single(line: Line) -> bool:

@@ -7,7 +7,6 @@ a load of its own: so as many processes as there are CPUs share the clients.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import signal
 import threading
@@ -21,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
+from retally.bench.dispatch.modes import Target, act
 from retally.bench.errors import BenchError
-from retally.bench.modes import Target, act
 from retally.procedures.booking import Booking
 from retally.sql.connect import connect
 from retally.sql.errors import RetallyError
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
-    from retally.bench.modes import Act
-    from retally.bench.records import Spec
+    from retally.bench.dispatch.modes import Act
+    from retally.bench.dispatch.records import Spec
 
 _CORE_UNITS = 100
 _MEM_KB = 1_048_576
@@ -239,10 +238,3 @@ def _state(error: BaseException) -> str:
     cause = error if isinstance(error, psycopg.Error) else error.__cause__
     state = cause.sqlstate if isinstance(cause, psycopg.Error) else None
     return state or type(error).__name__
-
-
-def processes() -> int:
-    """How many worker processes this machine feeds: one a CPU that we may use."""
-    with contextlib.suppress(AttributeError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
-import time
 from typing import TYPE_CHECKING
 
-import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
+from retally.bench.dispatch.modes import Target
+from retally.bench.dispatch.records import Action, Mode
 from retally.bench.errors import BenchError
-from retally.bench.modes import Target
-from retally.bench.records import Action, Mode
+from retally.bench.place import await_alone
 from retally.procedures import TOTALS, install, routines
-from retally.sql.connect import connect
 from retally.sql.errors import translated
 from retally.sql.farm_build import FarmSize, create_farm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import psycopg
 
-    from retally.bench.records import Spec
+    from retally.bench.dispatch.records import Spec
 
 _JOBS = 20
 _LAYERS = 3
 _OTHER_CONNECTIONS = 6  # ours, the listener's, the recompute's, and some for whoever looks on
-_LEAVE_SECONDS = 20.0
 
 # Room for every booking, so that none is refused.
 _ROOM = """
@@ -101,23 +95,6 @@ WHERE EXISTS (SELECT FROM public.job AS j WHERE j.pk_folder = f.pk_folder AND j.
 """
 
 
-@contextlib.contextmanager
-def own_database(dsn: str) -> Iterator[str]:
-    """The DSN of a new database on this server, which is dropped at the end, however that comes.
-
-    No other database is touched. Raises the typed errors of ``retally.sql.errors``.
-    """
-    name = f"retally_bench_{secrets.token_hex(4)}"
-    identifier = sql.Identifier(name)
-    with connect(dsn) as admin, translated():
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(identifier))
-    try:
-        yield make_conninfo(dsn, dbname=name)
-    finally:
-        with connect(dsn) as admin, translated():
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
-
-
 class Ground:
     """The farm of the benchmark: one show, one subscription, ``frames`` frames that wait."""
 
@@ -147,7 +124,7 @@ class Ground:
 
         Nobody else may be connected: waits for those who are just leaving.
         """
-        self._await_others_gone()
+        await_alone(self.conn)
         with translated():
             self._each(_EMPTY)
             if spec.action is Action.RELEASE:
@@ -177,21 +154,9 @@ class Ground:
 
     def deadlocks(self) -> int:
         """How many the server has counted in this database; whoever met one must have left."""
-        self._await_others_gone()
+        await_alone(self.conn)
         query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         return int(self._value(query))
-
-    def _await_others_gone(self) -> None:
-        query = """
-            SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND backend_type = 'client backend'
-            AND pid <> pg_backend_pid()
-        """
-        until = time.monotonic() + _LEAVE_SECONDS
-        while self._value(query):
-            if time.monotonic() > until:
-                raise BenchError("somebody else is connected to the benchmark's database")
-            time.sleep(0.02)
 
     def _value(self, query: str) -> int:
         with translated():

@@ -5,12 +5,13 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from retally.bench.records import Action, Bar, Line, Mode, Spec
+from retally.bench.dispatch.records import Action, Line, Mode, Spec
+from retally.bench.records import Bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from retally.bench.records import Cell
+    from retally.bench.dispatch.records import Cell
 
 _HOT = 64  # clients of the bars that compare modes
 _FEWEST, _MOST = 16, 256  # between them throughput may not fall

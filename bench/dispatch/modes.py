@@ -7,8 +7,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, LiteralString
 from uuid import uuid4
 
+from retally.bench.dispatch.records import Action, Mode
 from retally.bench.errors import BenchError
-from retally.bench.records import Action, Mode
 from retally.procedures import booking as product
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from retally.bench.records import Spec
+    from retally.bench.dispatch.records import Spec
 
     #: Does one transaction and answers with its procs; StopIteration when there is no work left.
     Act = Callable[[], int]

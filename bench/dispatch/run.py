@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import platform
 from typing import TYPE_CHECKING
 
-from retally.bench.cell import measured
-from retally.bench.clients import Crew, processes
-from retally.bench.ground import Ground, own_database, require_connections
-from retally.bench.records import Action, Mode, Place, Run, Spec
-from retally.bench.summary import bars, lines
+from retally.bench.dispatch.cell import measured
+from retally.bench.dispatch.clients import Crew
+from retally.bench.dispatch.ground import Ground, require_connections
+from retally.bench.dispatch.records import Action, Mode, Run, Spec
+from retally.bench.dispatch.summary import bars, lines
+from retally.bench.place import cpus, own_database, place, server
 from retally.sql.connect import connect
-from retally.sql.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import psycopg
-
-    from retally.bench.records import Cell, Plan
+    from retally.bench.dispatch.records import Cell, Plan
 
     #: Called before each cell: its number from 1, how many there are, and what it is.
     Tell = Callable[[int, int, Spec], None]
@@ -32,19 +28,7 @@ RELEASE_CLIENTS = 16
 #: Clients beside which the show is recomputed in a loop, and of the calls that are not prepared.
 SOME_CLIENTS = (16, 64)
 
-# What the embedded server gets: no checkpoint falls into a cell, the farm fits into memory.
-_SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "16GB", "checkpoint_timeout": "1h"}
 _SPARE_CONNECTIONS = 44
-_SHOWN = (
-    "shared_buffers",
-    "max_wal_size",
-    "checkpoint_timeout",
-    "fsync",
-    "synchronous_commit",
-    "full_page_writes",
-    "max_connections",
-    "autovacuum",
-)
 # More than a machine with 2 CPUs can use up; on a bigger one a cell may end early.
 _FRAMES_PER_SECOND = 25_000
 
@@ -76,18 +60,18 @@ def run(dsn: str | None, plan: Plan, tell: Tell) -> Run:
     ``dsn``: the server; None starts an embedded one, durable and on disk. Raises BenchError,
     EmbeddedServerError and the typed errors of the database.
     """
-    with _server(dsn, plan) as server:
-        with connect(server) as admin:
+    with server(dsn, connections=_most_clients(plan) + _SPARE_CONNECTIONS) as there:
+        with connect(there) as admin:
             require_connections(admin, _most_clients(plan))
         with (
-            own_database(server) as database,
+            own_database(there) as database,
             connect(database) as conn,
-            Crew(database, processes()) as crew,
+            Crew(database, cpus()) as crew,
         ):
             ground = Ground(conn, database, hosts=plan.hosts, frames=_frames(plan), seed=plan.seed)
             cells = tuple(_cells(ground, crew, plan, tell))
-            place = _place(conn)
-    return Run(plan=plan, place=place, cells=cells, lines=lines(cells), bars=bars(cells))
+            where = place(conn)
+    return Run(plan=plan, place=where, cells=cells, lines=lines(cells), bars=bars(cells))
 
 
 def _cells(ground: Ground, crew: Crew, plan: Plan, tell: Tell) -> Iterator[Cell]:
@@ -98,18 +82,6 @@ def _cells(ground: Ground, crew: Crew, plan: Plan, tell: Tell) -> Iterator[Cell]
             yield measured(ground, crew, plan, spec, number + 1)
 
 
-@contextlib.contextmanager
-def _server(dsn: str | None, plan: Plan) -> Iterator[str]:
-    if dsn is not None:
-        yield dsn
-        return
-    connections = _most_clients(plan) + _SPARE_CONNECTIONS
-    with EmbeddedServer.start(
-        durable=True, max_connections=connections, settings=_SETTINGS
-    ) as server:
-        yield server.dsn()
-
-
 def _most_clients(plan: Plan) -> int:
     return max(spec.clients for spec in specs(plan))
 
@@ -117,17 +89,3 @@ def _most_clients(plan: Plan) -> int:
 def _frames(plan: Plan) -> int:
     warm_up = max(spec.clients * spec.batch * 7 for spec in specs(plan))
     return warm_up + int(_FRAMES_PER_SECOND * (plan.seconds + plan.ramp))
-
-
-def _place(conn: psycopg.Connection) -> Place:
-    rows = conn.execute(
-        "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name", [list(_SHOWN)]
-    )
-    settings = tuple((str(name), str(value)) for name, value in rows)
-    version = conn.info.parameter_status("server_version") or ""
-    return Place(
-        server=f"PostgreSQL {version}",
-        cpus=processes(),
-        python=platform.python_version(),
-        settings=settings,
-    )

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from retally.bench.records import Cell
+from retally.bench.dispatch.records import Cell
 from retally.sql.connect import connect
 from retally.sql.errors import RetallyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from retally.bench.clients import Crew, Log, Window
-    from retally.bench.ground import Ground
-    from retally.bench.records import Plan, Spec
+    from retally.bench.dispatch.clients import Crew, Log, Window
+    from retally.bench.dispatch.ground import Ground
+    from retally.bench.dispatch.records import Plan, Spec
 
 _LISTEN_SECONDS = 0.1
 

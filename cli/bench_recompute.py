@@ -1,0 +1,178 @@
+"""``retally bench recompute``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from retally.bench.recompute import Plan, Scenario, run
+from retally.bench.recompute.plot import draw
+from retally.cli.bench import (
+    as_json,
+    bench_options,
+    numbers,
+    print_bars,
+    print_tables,
+    stopped_by_signals,
+    where,
+)
+from retally.cli.options import need
+from retally.cli.output import Row, note, print_rows, progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from retally.bench.recompute import Run
+    from retally.bench.recompute.records import Line
+
+_PLAN = Plan()
+_LEAST, _MOST = 1_000, 2_000_000
+_SCENARIOS = {
+    "quiet": Scenario.QUIET,
+    "busy1": Scenario.BUSY_1,
+    "busy10": Scenario.BUSY_10,
+    "cold": Scenario.COLD,
+}
+_COLUMNS = (
+    "procs", "scenario", "method", "seconds", "limit_times", "retally_times", "wal_bytes",
+    "rows_written", "dead_rows", "buffers", "rows_wrong",
+)  # fmt: skip
+_HEADS = (
+    "scenario", "method", "seconds", "the limit is", "retally is", "WAL", "rows written",
+    "dead rows", "pages", "rows left wrong",
+)  # fmt: skip
+
+
+def _scenarios(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[Scenario, ...]:
+    asked = value.split(",")
+    if unknown := [name for name in asked if name not in _SCENARIOS]:
+        raise click.BadParameter(
+            f"there is no scenario {unknown[0]!r}; there are {', '.join(_SCENARIOS)}"
+        )
+    return tuple(scenario for name, scenario in _SCENARIOS.items() if name in asked)
+
+
+@click.command()
+@click.option(
+    "--procs",
+    callback=numbers,
+    default=",".join(map(str, _PLAN.procs)),
+    show_default=True,
+    metavar="N[,N…]",
+    help=f"How many procs the farm has, {_LEAST:,} to {_MOST:,}; several sizes are measured one"
+    " after the other.",
+)
+@click.option(
+    "--scenarios",
+    callback=_scenarios,
+    default=",".join(_SCENARIOS),
+    show_default=True,
+    metavar="NAME[,NAME…]",
+    help="What has happened since the last pass.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=_PLAN.rounds,
+    show_default=True,
+    help="How often everything is measured; medians are reported.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(-(2**63), 2**63 - 1),
+    default=_PLAN.seed,
+    show_default=True,
+    help="Same seed, same farm.",
+)
+@bench_options
+def recompute(
+    procs: tuple[int, ...],
+    scenarios: tuple[Scenario, ...],
+    rounds: int,
+    seed: int,
+    dsn: str | None,
+    style: str,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """A pass over all totals, beside other ways to rebuild them.
+
+    quiet: nothing has changed since the last pass. busy1 and busy10: 1 % and 10 % of the procs
+    have, half of them released and as many booked elsewhere. cold: every total is wrong. The limit
+    is a sum over all procs, which no method can undercut. All methods find the same farm, alike
+    before each. The columns "the limit is" and "retally is" say how many times as long as those
+    the line took. The exit code does not depend on the bars.
+
+    \b
+    Example:
+      retally bench recompute --procs 100000,2000000 --scenarios quiet --plot recompute.svg
+    """
+    need(
+        min(procs) >= _LEAST and max(procs) <= _MOST,
+        f"--procs goes from {_LEAST} to {_MOST}",
+    )
+    plan = Plan(procs=procs, scenarios=scenarios, rounds=rounds, seed=seed)
+    with stopped_by_signals(), progress() as bar:
+        task = bar.add_task("making a farm", total=None)
+
+        def tell(done: int, total: int, text: str) -> None:
+            bar.update(task, description=text, completed=done, total=total)
+
+        outcome = run(dsn, plan, tell)
+    if json_file:
+        json_file.write_text(as_json(outcome) + "\n", encoding="utf-8")
+    if plot_file:
+        draw(outcome, plot_file)
+    _print(outcome, style)
+
+
+def _print(outcome: Run, style: str) -> None:
+    if style == "json":
+        click.echo(as_json(outcome))
+        return
+    if style == "csv":
+        print_rows([_row(line) for line in outcome.lines], "csv", _COLUMNS)
+        return
+    for size in outcome.sizes:
+        own = [line for line in outcome.lines if line.spec.procs == size.procs]
+        click.echo(
+            f"{size.procs:,} procs: {size.shows} shows, {size.jobs + size.finished_jobs:,} jobs,"
+            f" {size.layers:,} layers; the one show has {size.one_show:,}\n"
+        )
+        print_tables(style, _HEADS, [_cells(line) for line in own], numbers_from=2)
+    print_bars(style, outcome.bars)
+    note(where(outcome.place, f"rounds: {outcome.plan.rounds}, seed {outcome.plan.seed}"))
+
+
+def _row(line: Line) -> Row:
+    spec = {name: str(value) for name, value in asdict(line.spec).items()}
+    return asdict(line) | spec
+
+
+def _cells(line: Line) -> list[str]:
+    return [
+        line.spec.scenario,
+        line.spec.method,
+        f"{line.seconds:.3f}",
+        _times(line.limit_times),
+        _times(line.retally_times),
+        _bytes(line.wal_bytes),
+        f"{line.rows_written:,}",
+        f"{line.dead_rows:,}",
+        f"{line.buffers:,}",
+        "" if line.rows_wrong is None else f"{line.rows_wrong:,}",
+    ]
+
+
+def _times(times: float | None) -> str:
+    return "" if times is None else f"{times:,.2f} times"
+
+
+def _bytes(count: int) -> str:
+    """In the unit that leaves up to four digits; 1 kB is 1,000 bytes."""
+    for unit, size in (("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} B"
