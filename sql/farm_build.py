@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     import psycopg
 
-# A point holds all cores of a department in an integer: 2,147,483,647 core units, and the biggest
-# proc takes 800 of them; caps are up to twice as high.
-_MAX_PROCS = 1_000_000
+# A point, a folder and a subscription hold their cores in an integer, 2,147,483,647 core units, and
+# the biggest proc takes 800 of them: 2,684,354 procs fit wherever the draws put them, less the 200
+# core units that a host_local has to spare. Caps end at what the integer holds.
+_MAX_PROCS = 2_600_000
 
 _IN_SHOWS = ("shows", "folders", "departments")
 _NEEDS = {

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from retally.sql import farm_build
 from retally.sql.errors import DatabaseError, FarmExistsError, FarmSchemaError, FarmSizeError
 from retally.sql.farm_build import (
     FarmSize,
@@ -170,7 +171,7 @@ def test_a_session_can_load_again(empty_db: psycopg.Connection) -> None:
         ({"local_share": 1.5}, "local_share is 1.5"),
         ({"gpu_share": -0.1}, "gpu_share is -0.1"),
         ({"gpu_share": math.nan}, "gpu_share is nan"),
-        ({"procs": 1_000_001}, "procs is 1000001"),
+        ({"procs": 2_600_001}, "procs is 2600001"),
         ({"seed": 2**63}, "seed is 9223372036854775808"),
     ],
 )
@@ -178,6 +179,40 @@ def test_impossible_sizes_are_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(FarmSizeError, match=said) as refused:
         replace(SMALL, **wrong)
     assert refused.value.hint
+
+
+def test_two_million_procs_are_a_possible_size() -> None:
+    assert FarmSize(procs=2_000_000).procs == 2_000_000
+
+
+@pytest.mark.parametrize("local_share", [0, 1])
+def test_the_biggest_farm_fits_even_where_all_of_it_is_in_one_row(
+    empty_db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, local_share: int
+) -> None:
+    # a thousand procs stand for all: each takes what so many of the biggest ones would take
+    procs, cores = 1000, 800 * farm_build._MAX_PROCS // 1000
+    sizes = "ARRAY[50, 100, 100, 100, 150, 200, 200, 300, 400, 800]"
+    scripts = farm_build._scripts
+
+    def with_big_procs(folder: str) -> dict[str, Any]:
+        texts: dict[str, Any] = dict(scripts(folder))
+        if folder == "load":
+            assert sizes in texts["02_plan_layers"]
+            big = f"array_fill({cores}, ARRAY[10])"
+            texts["02_plan_layers"] = texts["02_plan_layers"].replace(sizes, big)
+        return texts
+
+    monkeypatch.setattr(farm_build, "_scripts", with_big_procs)
+    # with this seed the one job is in the fourth folder, which has a cap
+    size = FarmSize(
+        shows=1, hosts=1, allocations=1, departments=1, jobs=1, finished_jobs=0, layers=1,
+        procs=procs, local_share=local_share, gpu_share=0, seed=3,
+    )  # fmt: skip
+    summary = create_farm(empty_db, size)
+    assert summary.cores == 800 * farm_build._MAX_PROCS
+    assert count(empty_db, "job_resource WHERE int_max_cores = 2147483647") == 1 - local_share
+    assert count(empty_db, "folder_resource WHERE int_max_cores = 2147483647") == 1 - local_share
+    assert count(empty_db, "point WHERE int_cores = 0") == local_share
 
 
 def test_any_seed_of_64_bits_will_do(empty_db: psycopg.Connection) -> None:

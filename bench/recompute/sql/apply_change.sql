@@ -4,4 +4,4 @@ USING bench.released AS r
 WHERE p.pk_proc = r.pk_proc;
 
 INSERT INTO public.proc
-SELECT b.* FROM bench.booked AS b;
+SELECT b.* FROM bench.booked AS b; -- noqa: AM04

@@ -3,7 +3,7 @@
 DROP TABLE IF EXISTS bench.released, bench.booked;
 
 CREATE TABLE bench.released AS
-SELECT p.*
+SELECT p.* -- noqa: AM04
 FROM public.proc AS p
 CROSS JOIN bench.draw AS d
 ORDER BY md5(d.seed || p.pk_proc), p.pk_proc
@@ -56,11 +56,11 @@ SELECT
     live.pk_show,
     live.pk_layer,
     live.int_cores_min,
-    live.int_mem_min,
-    live.int_mem_min,
+    live.int_mem_min AS mem,
+    live.int_mem_min AS mem_before,
     live.int_gpus_min,
-    live.int_gpu_mem_min,
-    live.int_gpu_mem_min
+    live.int_gpu_mem_min AS gpu_mem,
+    live.int_gpu_mem_min AS gpu_mem_before
 FROM drawn
 INNER JOIN live ON live.place = drawn.layer % live.places
 INNER JOIN node ON node.place = drawn.node % node.places;

@@ -12,7 +12,10 @@ BEGIN
     UPDATE public.subscription SET int_cores = 0, int_gpus = 0
     WHERE int_cores <> 0 OR int_gpus <> 0;
     FOR v_row IN
-        SELECT p.pk_show, h.pk_alloc, sum(p.int_cores_reserved) AS cores, sum(p.int_gpus_reserved) AS gpus
+        SELECT
+            p.pk_show, h.pk_alloc,
+            sum(p.int_cores_reserved) AS cores,
+            sum(p.int_gpus_reserved) AS gpus
         FROM public.proc AS p
         INNER JOIN public.host AS h ON p.pk_host = h.pk_host
         WHERE NOT p.b_local
@@ -80,7 +83,10 @@ BEGIN
     UPDATE public.point SET int_cores = 0, int_gpus = 0
     WHERE int_cores <> 0 OR int_gpus <> 0;
     FOR v_row IN
-        SELECT j.pk_show, j.pk_dept, sum(p.int_cores_reserved) AS cores, sum(p.int_gpus_reserved) AS gpus
+        SELECT
+            j.pk_show, j.pk_dept,
+            sum(p.int_cores_reserved) AS cores,
+            sum(p.int_gpus_reserved) AS gpus
         FROM public.proc AS p
         INNER JOIN public.job AS j ON p.pk_job = j.pk_job
         WHERE NOT p.b_local

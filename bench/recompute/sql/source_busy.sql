@@ -9,7 +9,11 @@ SELECT
     p.int_cores_reserved,
     p.int_gpus_reserved
 FROM public.proc AS p
-WHERE NOT EXISTS (SELECT FROM bench.booked AS b WHERE b.pk_proc = p.pk_proc)
+WHERE
+    NOT EXISTS (
+        SELECT 1 FROM bench.booked AS b
+        WHERE b.pk_proc = p.pk_proc
+    )
 UNION ALL
 SELECT
     r.pk_host,

@@ -7,7 +7,7 @@ SELECT
     coalesce(sum(p.int_cores_reserved), 0)::bigint AS int_cores,
     coalesce(sum(p.int_gpus_reserved), 0)::bigint AS int_gpus
 FROM public.subscription AS s
-LEFT JOIN (public.proc AS p INNER JOIN public.host AS h ON p.pk_host = h.pk_host)
+LEFT JOIN (public.proc AS p INNER JOIN public.host AS h ON p.pk_host = h.pk_host) -- noqa: ST11
     ON s.pk_show = p.pk_show AND s.pk_alloc = h.pk_alloc AND NOT p.b_local
 GROUP BY s.pk_show, s.pk_alloc;
 
@@ -37,7 +37,7 @@ SELECT
     coalesce(sum(p.int_cores_reserved), 0)::bigint AS int_cores,
     coalesce(sum(p.int_gpus_reserved), 0)::bigint AS int_gpus
 FROM public.folder_resource AS r
-LEFT JOIN (public.proc AS p INNER JOIN public.job AS j ON p.pk_job = j.pk_job)
+LEFT JOIN (public.proc AS p INNER JOIN public.job AS j ON p.pk_job = j.pk_job) -- noqa: ST11
     ON r.pk_folder = j.pk_folder AND NOT p.b_local
 GROUP BY r.pk_folder;
 
@@ -48,7 +48,7 @@ SELECT
     coalesce(sum(p.int_cores_reserved), 0)::bigint AS int_cores,
     coalesce(sum(p.int_gpus_reserved), 0)::bigint AS int_gpus
 FROM public.point AS r
-LEFT JOIN (public.proc AS p INNER JOIN public.job AS j ON p.pk_job = j.pk_job)
+LEFT JOIN (public.proc AS p INNER JOIN public.job AS j ON p.pk_job = j.pk_job) -- noqa: ST11
     ON r.pk_show = j.pk_show AND r.pk_dept = j.pk_dept AND NOT p.b_local
 GROUP BY r.pk_show, r.pk_dept;
 

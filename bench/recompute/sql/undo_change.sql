@@ -4,4 +4,4 @@ USING bench.booked AS b
 WHERE p.pk_proc = b.pk_proc;
 
 INSERT INTO public.proc
-SELECT r.* FROM bench.released AS r;
+SELECT r.* FROM bench.released AS r; -- noqa: AM04

@@ -1,5 +1,14 @@
 -- Every job of a managed show that is not finished, changed or not; local procs are counted in.
 -- Where the sum is above a maximum, that goes out of the way.
+WITH summed AS (
+    SELECT
+        p.pk_job,
+        sum(p.int_cores_reserved) AS cores,
+        sum(p.int_gpus_reserved) AS gpus
+    FROM public.proc AS p
+    GROUP BY p.pk_job
+)
+
 UPDATE public.job_resource AS t
 SET
     int_cores = b.cores,
@@ -13,14 +22,7 @@ FROM (
         coalesce(s.gpus, 0) AS gpus
     FROM public.job AS j
     INNER JOIN bench.managed AS m ON j.pk_show = m.pk_show
-    LEFT JOIN (
-        SELECT
-            p.pk_job,
-            sum(p.int_cores_reserved) AS cores,
-            sum(p.int_gpus_reserved) AS gpus
-        FROM public.proc AS p
-        GROUP BY p.pk_job
-    ) AS s ON j.pk_job = s.pk_job
+    LEFT JOIN summed AS s ON j.pk_job = s.pk_job
     WHERE j.str_state <> 'FINISHED'
 ) AS b
 WHERE t.pk_job = b.pk_job;

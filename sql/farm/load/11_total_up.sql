@@ -1,6 +1,6 @@
--- The five totals, exact, each with caps well above what is used: a dispatcher finds room, and a
--- rise up to the cap is not refused. Subscriptions and points are new rows; the others exist.
--- Every show subscribes to every allocation.
+-- The five totals, exact, each with caps well above what is used, as far as their integers go: a
+-- dispatcher finds room, and a rise up to the cap is not refused. Subscriptions and points are new
+-- rows; the others exist. Every show subscribes to every allocation.
 INSERT INTO public.subscription (
     pk_subscription, pk_show, pk_alloc, int_size, int_burst, int_cores, int_gpus, float_tier
 )
@@ -83,7 +83,7 @@ SET
     int_gpus = job.gpus,
     int_local_cores = job.local_cores,
     int_local_gpus = job.local_gpus,
-    int_max_cores = 10000 + 100 * ceil(1.5 * job.cores / 100),
+    int_max_cores = least(10000 + 100 * ceil(1.5 * job.cores / 100), 2147483647),
     int_max_gpus = 100 + 2 * job.gpus,
     int_priority = 1 + floor(100 * pg_temp.farm_draw(size.seed, 'priority', job.job_no)),
     float_tier = public.tier(job.cores, total.int_min_cores)
@@ -96,7 +96,10 @@ UPDATE public.folder_resource AS total
 SET
     int_cores = booked.cores,
     int_gpus = booked.gpus,
-    int_max_cores = CASE WHEN booked.capped THEN 20000 + 2 * booked.cores ELSE -1 END,
+    int_max_cores = CASE
+        WHEN booked.capped THEN least(20000 + 2 * booked.cores, 2147483647)
+        ELSE -1
+    END,
     int_max_gpus = CASE WHEN booked.capped THEN 100 + 2 * booked.gpus ELSE -1 END,
     int_min_cores = CASE WHEN booked.capped THEN 10000 ELSE 0 END,
     float_tier = public.soft_tier(booked.cores, CASE WHEN booked.capped THEN 10000 ELSE 0 END)
