@@ -111,7 +111,7 @@ def recompute(
     """
     need(
         min(procs) >= _LEAST and max(procs) <= _MOST,
-        f"--procs goes from {_LEAST} to {_MOST}",
+        f"--procs goes from {_LEAST:,} to {_MOST:,}",
     )
     plan = Plan(procs=procs, scenarios=scenarios, rounds=rounds, seed=seed)
     with stopped_by_signals(), progress() as bar:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _WAL_BYTES = 10_000
 _GROWTH = 1.3  # of the ratio to the limit, from the smallest to the largest farm
 _APART = 10  # so many times as large it has to be
-_ONE_SHOW = range(5_000, 20_001)  # procs of a show "of 10,000"
+_ONE_SHOW = range(7_500, 12_501)  # procs of a show "of 10,000"
 
 
 def bars(cells: Sequence[Cell], sizes: Sequence[Size]) -> tuple[Bar, ...]:
@@ -97,7 +97,6 @@ def _steady(cells: Sequence[Cell], sizes: Sequence[int]) -> Bar:
 
 def _exact(cells: Sequence[Cell]) -> Bar:
     promise = "no total wrong after a pass of retally"
-    # one show alone is asked to mend nothing but its own, and is measured while all are right
     own = [cell for cell in cells if cell.spec.method in RETALLY]
     if not own:
         return Bar(promise, "not measured", None)

@@ -6,13 +6,12 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING
 
+from retally.bench.recompute.counters import wal_bytes
 from retally.bench.recompute.methods import WAYS
 from retally.bench.recompute.records import LIMITS, Cell, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import psycopg
 
     from retally.bench.recompute.counters import Counters
     from retally.bench.recompute.farm import Farm
@@ -30,9 +29,9 @@ def measured(farm: Farm, counters: Counters, spec: Spec, number: int) -> Cell:
     with farm.session() as conn:
         # a second call would find nothing left to do, unless there was nothing before
         again = spec.scenario is Scenario.QUIET or spec.method in LIMITS
-        start = _wal(conn)
+        start = wal_bytes(conn)
         seconds = _timed(lambda: WAYS[spec.method].call(conn, farm), _CALLS if again else 1)
-        wal = _wal(conn) - start
+        wal = wal_bytes(conn) - start
     cost = counters.read().since(before)
     calls = len(seconds)
     wrong = None if spec.method in LIMITS else farm.rows_wrong(spec.method)
@@ -65,9 +64,3 @@ def _timed(call: Callable[[], None], most: int) -> list[float]:
 def _share(total: int, calls: int) -> int:
     """The part of one call, rounded up: what is not nothing does not look like nothing."""
     return -(-total // calls)
-
-
-def _wal(conn: psycopg.Connection) -> int:
-    """How many bytes of WAL the server has written so far."""
-    row = conn.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
-    return int(row[0]) if row else 0

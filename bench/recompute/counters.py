@@ -57,7 +57,9 @@ class Counters:
         self._marks = 0
         self.read()
         first = self.read()
-        # what reading them costs: two connections, and the catalogue for their queries
+        with farm.session() as conn:
+            wal_bytes(conn)
+        # what a cell costs without its call: connections, and the catalogue for our own queries
         self.overhead = self.read().since(first).buffers
 
     def read(self) -> Counted:
@@ -82,3 +84,10 @@ class Counters:
             if time.monotonic() > until:
                 raise BenchError("the server's statistics do not arrive", "is track_counts on?")
             time.sleep(_POLL_SECONDS)
+
+
+def wal_bytes(conn: psycopg.Connection) -> int:
+    """How many bytes of WAL the server has written so far."""
+    row = conn.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
+    assert row is not None  # noqa: S101 - there is always a position
+    return int(row[0])

@@ -49,6 +49,7 @@ class Farm:
         self.dsn = dsn
         self._seed = seed
         self._scenario = Scenario.QUIET
+        self._draws = 0
         asked = size_of(procs, seed)
         with self.session() as conn:
             made = create_farm(conn, asked)
@@ -101,7 +102,8 @@ class Farm:
                 _each(conn, [table.stale_as_truth() for table in TABLES])
                 conn.execute("TRUNCATE bench.draw")
                 changed = round(self.size.procs * scenario.share)
-                draw = (f"{self._seed} {scenario}", changed // 2)
+                self._draws += 1
+                draw = (f"{self._seed} {self._draws}", changed // 2)
                 conn.execute("INSERT INTO bench.draw (seed, procs) VALUES (%s, %s)", draw)
                 conn.execute(script("change"))
                 self.apply_change(conn)
