@@ -40,7 +40,7 @@ _COLUMNS = (
     "rows_written", "dead_rows", "buffers", "rows_wrong",
 )  # fmt: skip
 _HEADS = (
-    "scenario", "method", "seconds", "the limit is", "retally is", "WAL", "rows written",
+    "scenario", "method", "seconds", "times the limit", "times retally", "WAL", "rows written",
     "dead rows", "pages", "rows left wrong",
 )  # fmt: skip
 
@@ -102,8 +102,8 @@ def recompute(
     quiet: nothing has changed since the last pass. busy1 and busy10: 1 % and 10 % of the procs
     have, half of them released and as many booked elsewhere. cold: every total is wrong. The limit
     is a sum over all procs, which no method can undercut. All methods find the same farm, alike
-    before each. The columns "the limit is" and "retally is" say how many times as long as those
-    the line took. The exit code does not depend on the bars.
+    before each. "times the limit" and "times retally" say how many times as long as that sum, and
+    as retally over all shows, the line took. The exit code does not depend on the bars.
 
     \b
     Example:
@@ -167,7 +167,7 @@ def _cells(line: Line) -> list[str]:
 
 
 def _times(times: float | None) -> str:
-    return "" if times is None else f"{times:,.2f} times"
+    return "" if times is None else f"{times:,.2f}"
 
 
 def _bytes(count: int) -> str:

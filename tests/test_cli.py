@@ -362,7 +362,9 @@ def test_every_command_has_help_with_an_example() -> None:
         for name, command in main.commands.items()
         for inner in ([[each] for each in command.commands] if isinstance(command, Group) else [[]])
     ]
-    assert {"farm create", "bench dispatch", "simulate"} <= {" ".join(names) for names in commands}
+    assert {"farm create", "bench dispatch", "bench recompute", "simulate"} <= {
+        " ".join(names) for names in commands
+    }
     for command in [[], *commands]:
         result = CliRunner().invoke(main, [*command, "--help"])
         assert result.exit_code == 0
