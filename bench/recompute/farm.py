@@ -140,8 +140,7 @@ class Farm:
             if method is Method.TABLES and spec.scenario is Scenario.QUIET:
                 # it counts local procs, so that only its second pass finds nothing changed
                 way.call(conn, self)
-            views = [f"bench.view_{table.name}" for table in TABLES] if method in IN_VIEWS else []
-            _vacuum(conn, ["public.proc", *(f"public.{t.name}" for t in TABLES), *views])
+            self._vacuum(conn, views=method in IN_VIEWS)
 
     def leave(self, spec: Spec) -> None:
         """Take back what ``prepare`` did for this method alone."""
@@ -187,6 +186,18 @@ class Farm:
         )
         return {str(name): int(size) for name, size in rows}
 
+    def _vacuum(self, conn: psycopg.Connection, *, views: bool) -> None:
+        """All that a cell reads and writes, retally's own tables too: autovacuum is off."""
+        own = conn.execute(
+            "SELECT c.relname FROM pg_class AS c"
+            " WHERE c.relnamespace = to_regnamespace('retally') AND c.relkind = 'r'"
+        )
+        names = [("retally", str(name)) for (name,) in own]
+        names += [("public", "proc"), *(("public", table.name) for table in TABLES)]
+        names += [("bench", f"view_{table.name}") for table in TABLES if views]
+        tables = sql.SQL(", ").join(sql.Identifier(*name) for name in names)
+        conn.execute(sql.SQL("VACUUM (ANALYZE) {}").format(tables))
+
     def _pack(self, conn: psycopg.Connection, names: list[str]) -> None:
         for name in names:
             conn.execute(sql.SQL("VACUUM (FULL) {}").format(sql.Identifier("public", name)))
@@ -201,11 +212,6 @@ def _one_show(conn: psycopg.Connection, procs: int) -> tuple[str, int]:
     ).fetchone()
     assert row is not None  # noqa: S101 - the farm has procs
     return str(row[0]), int(row[1])
-
-
-def _vacuum(conn: psycopg.Connection, names: list[str]) -> None:
-    tables = sql.SQL(", ").join(sql.Identifier(*name.split(".")) for name in names)
-    conn.execute(sql.SQL("VACUUM (ANALYZE) {}").format(tables))
 
 
 def _each(conn: psycopg.Connection, statements: list[sql.Composed]) -> None:

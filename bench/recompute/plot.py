@@ -88,8 +88,8 @@ def _by_scenario(run: Run, path: Path) -> None:
             _points(axes, own, methods)
             axes.set_title(scenario.value, fontsize=11)
         figure.supxlabel("seconds of a pass, log scale", fontsize=10)
-        if engine := figure.get_layout_engine():
-            engine.set(wspace=0.05)  # else the last tick of a panel meets the first of the next
+        # else the last tick of a panel meets the first of the next
+        figure.set_layout_engine("constrained", wspace=0.05)
         figure.suptitle(_title(run), fontsize=11)
 
 
