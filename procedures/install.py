@@ -47,6 +47,7 @@ _TABLES = (
     "pass",
     "scope_mode",
     "scope_flag",
+    "journal",
     "setting",
     "installed",
     "migration",
@@ -56,6 +57,8 @@ DROP TYPE retally.finding;
 DROP TYPE retally.booking;
 DROP TYPE retally.amount;
 DROP TYPE retally.change;
+DROP TYPE retally.seizure;
+DROP TYPE retally.delta;
 DROP SCHEMA retally;
 """
 
@@ -63,6 +66,15 @@ _MANAGED = """
 SELECT s.show_id FROM retally.shows() AS s
 WHERE s.managed
 ORDER BY s.show_id
+"""
+
+_TRIGGERS = """
+SELECT t.tgname
+FROM pg_catalog.pg_trigger AS t
+INNER JOIN pg_catalog.pg_proc AS p ON t.tgfoid = p.oid
+WHERE
+    t.tgrelid = to_regclass('public.proc') AND p.pronamespace = to_regnamespace('retally')
+ORDER BY t.tgname
 """
 
 # A TRUNCATE, or a restore without rows, takes it away.
@@ -140,6 +152,7 @@ def uninstall(conn: psycopg.Connection) -> bool:
         if version == known_version():
             _hand_back(conn)
         migrate(conn)  # what an older version has left goes by its present names
+        _drop_triggers(conn)
         ours = [name for room in ROOMS for name in _room(room)]
         _drop(conn, [each for name in ours for each in _routines(conn, name)])
         tables = ", ".join(f"retally.{table}" for table in _TABLES)
@@ -172,6 +185,13 @@ def _hand_back(conn: psycopg.Connection) -> None:
         conn.execute("SELECT retally.change_override('none', '{}')")
     for (show_id,) in managed:
         conn.execute("SELECT retally.flip(%s, NULL)", (show_id,))
+
+
+def _drop_triggers(conn: psycopg.Connection) -> None:
+    """Take the journal's triggers off the farm's proc; who books waits as long as this takes."""
+    conn.execute("SET LOCAL lock_timeout = '5s'")
+    for (name,) in conn.execute(_TRIGGERS).fetchall():
+        conn.execute(sql.SQL("DROP TRIGGER {} ON public.proc").format(sql.Identifier(name)))
 
 
 def _room(room: str) -> dict[str, str]:

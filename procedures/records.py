@@ -20,7 +20,7 @@ OVERRIDES = ("per-show", "all", "none")
 MODES = ("off", "watch", "repair")
 
 #: The actions of passes that write; watched, refused and failed ones leave what they find.
-WRITING = ("rebuilt", "repaired")
+WRITING = ("rebuilt", "folded", "repaired")
 
 #: Whose passes they are when it is no tick's.
 BY_HAND = "by hand"
@@ -34,7 +34,8 @@ class Show:
     """A show and its flags; ``farm_flag`` is None where the farm has no such column.
 
     ``rebuilt``: the ticks rebuild its totals, because of the one flag or the other. ``mode``: what
-    they do where they do not, one of MODES; None: as the worker's settings say.
+    they do where they do not, one of MODES; None: as the worker's settings say. ``journaled``: its
+    ticks fold the journal, and rebuild only now and then.
     """
 
     show_id: str
@@ -43,6 +44,7 @@ class Show:
     farm_flag: bool | None
     rebuilt: bool
     mode: str | None = None
+    journaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Pass:
 class LastPass:
     """The latest pass of a tick, or by hand, over one total of one show, and when it ended.
 
-    ``action``: rebuilt, repaired, watched, refused or failed; ``worker``: who. ``passes``: how
+    ``action``: rebuilt, folded, repaired, watched, refused or failed; ``worker``: who. ``passes``: how
     many there were.
     """
 

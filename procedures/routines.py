@@ -37,7 +37,7 @@ def check_farm(conn: psycopg.Connection) -> None:
 def shows(conn: psycopg.Connection) -> list[Show]:
     """Every show of the farm, by name."""
     query: LiteralString = """
-        SELECT s.show_id, s.name, s.managed, s.farm_flag, s.rebuilt, s.mode
+        SELECT s.show_id, s.name, s.managed, s.farm_flag, s.rebuilt, s.mode, s.journaled
         FROM retally.shows() AS s
     """
     with translated(), conn.cursor(row_factory=class_row(Show)) as cursor:

@@ -103,6 +103,10 @@ class ManagedShowError(RetallyError):
     """RT017: an undo would put wrong totals into a show that is managed; nothing has changed."""
 
 
+class UnmanagedShowError(RetallyError):
+    """RT018: an unmanaged show cannot be journaled: its bookings keep the totals themselves."""
+
+
 class FarmExistsError(RetallyError):
     """The database already holds a farm, or tables that one would collide with."""
 
@@ -165,6 +169,7 @@ _BY_SQLSTATE: dict[str, type[RetallyError]] = {
     "RT015": RepairRefusedError,
     "RT016": UnknownRunError,
     "RT017": ManagedShowError,
+    "RT018": UnmanagedShowError,
     "40P01": DeadlockError,
     "42501": PermissionDeniedError,
 }

@@ -183,6 +183,26 @@ def test_drift_names_just_the_slots_that_differ_from_the_brute_force_sums(
         assert set(found) == expected
 
 
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(seed=st.integers(0, 2**32))
+def test_reading_the_whole_farm_finds_what_reading_each_show_by_its_indexes_finds(
+    farm_db: psycopg.Connection, seed: int
+) -> None:
+    """Which of the two a pass does depends on how many procs there are."""
+    with farm_db.transaction(force_rollback=True):
+        shows = random_farm(farm_db, seed)
+        corrupt(farm_db)
+        farm_db.execute("UPDATE layer_resource SET int_cores = 0, int_gpus = 0 WHERE random() < 0.5")
+        query = "SELECT c.* FROM retally.compared(%s, retally.totals(), 'procs') AS c"
+        whole = [row for row in farm_db.execute(query, (None,)) if row[0] in shows]
+        singly = [row for show in shows for row in farm_db.execute(query, ([show],))]
+        assert sorted(map(repr, whole)) == sorted(map(repr, singly))
+
+
 @pytest.mark.parametrize("total", TOTALS)
 def test_one_total_alone_is_rebuilt_and_the_others_are_left(
     farm_db: psycopg.Connection, total: str

@@ -45,31 +45,36 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "set_lock_timeout": ("SELECT retally.set_lock_timeout('1 s')", [("0",)]),
     "hold_scope": ("SELECT retally.hold_scope('{show}', true)", [("",)]),
     "check_farm": ("SELECT retally.check_farm()", [("",)]),
-    "shows": ("SELECT * FROM retally.shows()", [("{show}", "comet", False, False, False, None)]),
+    "shows": ("SELECT * FROM retally.shows()", [("{show}", "comet", False, False, False, None, False)]),
     "show_id": ("SELECT retally.show_id('comet')", [("{show}",)]),
     "procs_of": (
-        f"SELECT * FROM retally.procs_of{ROW}, NULL)",
-        [(True, "{show}", "{host}", "{layer}", "{job}", False, 300, 2)],
+        f"SELECT * FROM retally.procs_of{ROW}, NULL, 'owed')",
+        [("{show}", "{host}", "{layer}", "{job}", False, 300, 2)],
     ),
+    "procs": (
+        "SELECT * FROM retally.procs()",
+        [("{show}", "{host}", "{layer}", "{job}", False, 300, 2)],
+    ),
+    "read_for": ("SELECT retally.read_for(ARRAY['{show}'])", [(["{show}"],)]),
     "booked_in": (
         f"SELECT total, key, cores, gpus, local_cores, local_gpus"
-        f" FROM retally.booked_in{ROW}, NULL)",
+        f" FROM retally.booked_in{ROW}, NULL, 'procs')",
         BOOKED,
     ),
     "stored_in": (
-        f"SELECT total, key, cores, gpus, local_cores, local_gpus FROM retally.stored_in{ROW})",
+        f"SELECT total, key, cores, gpus, local_cores, local_gpus FROM retally.stored_in{ROW}, TRUE)",
         STORED,
     ),
     "booked": ("SELECT * FROM retally.booked('comet')", BOOKED),
     "stored": ("SELECT * FROM retally.stored('comet')", STORED),
     "home": (
-        "SELECT retally.home('{show}', t.total, t.key)"
-        " FROM (VALUES ('subscription', '{alloc}'), ('layer', '{layer}'), ('job', '{job}'),"
-        " ('folder', '{folder}'), ('point', '{dept}'), ('layer', 'gone')) AS t (total, key)",
-        [("{show}",)] * 5 + [(None,)],
+        "SELECT h.* FROM (VALUES ('subscription', '{alloc}'), ('layer', '{layer}'),"
+        " ('job', '{job}'), ('folder', '{folder}'), ('point', '{dept}'), ('layer', 'gone'))"
+        " AS t (total, key) CROSS JOIN LATERAL retally.home('{show}', t.total, t.key) AS h",
+        [("{show}", key in ("layer", "job")) for key in TOTALS] + [(None, False)],
     ),
     "compared": (
-        f"SELECT total, key, kind, was_cores, cores FROM retally.compared{ROW})",
+        f"SELECT total, key, kind, was_cores, cores FROM retally.compared{ROW}, 'owed')",
         [(total, SUMS[total][0], "row", -7, 300) for total in TOTALS],
     ),
     "drift": (
@@ -162,14 +167,14 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         f" FROM retally.mend({FOUND}, false, 'rebuilt', 'tick', 'me')",
         [(total, 1, 0, 0) for total in TOTALS],
     ),
-    "mend_in_one": (
-        f"SELECT * FROM retally.mend_in_one({FOUND}, true)",
-        [(5, 5, 0, 0, 1538, 17, [])],
+    "mend_shows": (
+        f"SELECT * FROM retally.mend_shows({FOUND}, true)",
+        [("{show}", 5, 5, 0, 0, 1538, 17, [])],
     ),
     "mend_rows": (
         "SELECT rows_changed, busy, problems, (changes[1]).after"
-        " FROM retally.mend_rows('{show}', 'point', ARRAY['{dept}'], true,"
-        " clock_timestamp(), false, true)",
+        " FROM retally.mend_rows(ARRAY(SELECT f FROM retally.findings(ARRAY['{show}'],"
+        " ARRAY['point']) AS f), true, clock_timestamp(), false, true)",
         [(1, [], [], 300)],
     ),
     "recompute_in_one": (
@@ -210,8 +215,14 @@ CALLS |= {
         [("{job}", True)],
     ),
     "sum_again": (
-        "SELECT * FROM retally.sum_again('{show}', 'job', ARRAY['{job}', 'gone'])",
-        [("{job}", 300, 2, 0, 0), ("gone", 0, 0, 0, 0)],
+        "SELECT s.show_id, s.total, (s.amount).*"
+        " FROM retally.sum_again(ARRAY[ROW('{show}', 'job', '{{{job},gone}}', '{{}}'),"
+        " ROW('{show}', 'layer', '{{{layer}}}', '{{}}')]::retally.seizure[]) AS s",
+        [
+            ("{show}", "job", "{job}", 300, 2, 0, 0),
+            ("{show}", "job", "gone", 0, 0, 0, 0),
+            ("{show}", "layer", "{layer}", 300, 2, 0, 0),
+        ],
     ),
 }
 CALLS |= DISPATCH_CALLS | WORKER_CALLS

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from retally.procedures import TOTALS
+
 _FOUND = "ARRAY(SELECT f FROM retally.findings(ARRAY['{show}'], ARRAY['layer', 'point']) AS f)"
 _AMOUNT = (
     "ARRAY[ROW('{layer}', 40, 1, NULL, NULL), ROW('gone', 1, 1, NULL, NULL)]::retally.amount[]"
@@ -15,6 +17,10 @@ _CHANGES = "ARRAY[ROW('layer', '{layer}', 'cores', 9, 0)]::retally.change[]"
 _RUN = (
     "retally.note_run(NULL, 'me', 'by hand', FALSE, NULL, '{show}',"
     " ARRAY[ROW('layer', '{layer}', 'cores', 9, -7)]::retally.change[], '{{}}')"
+)
+
+_JOURNALED = (
+    "CALL retally.set_managed('comet', TRUE); CALL retally.set_journal('comet', TRUE)"
 )
 
 WORKER_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
@@ -87,6 +93,39 @@ WORKER_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "likely_causes": (
         f"SELECT retally.likely_causes({_CHANGES})",
         [(["a release was not counted: no proc is left"],)],
+    ),
+    "keep_quiet": (
+        "SELECT retally.keep_quiet(ARRAY(SELECT f FROM retally.findings(ARRAY['{show}'],"
+        " ARRAY['point']) AS f)); SELECT tick, action, total FROM retally.pass",
+        [("by hand", "rebuilt", "point")],
+    ),
+    "keep_passes": (
+        "SELECT retally.keep_passes(ARRAY[ROW('{show}', 'tick', 'job', 'folded', 'me', now(), 0.1,"
+        " 0, 1, 0, 0, 0, 0, '{{}}', NULL, NULL, NULL)]::retally.pass[]);"
+        " SELECT tick, action, passes FROM retally.pass",
+        [("tick", "folded", 1)],
+    ),
+    "set_journal": (f"{_JOURNALED}; SELECT journaled FROM retally.shows()", [(True,)]),
+    "set_journal_triggers": (
+        "SELECT retally.set_journal_triggers(TRUE); SELECT retally.journal_triggers()",
+        [(3,)],
+    ),
+    "journal_triggers": ("SELECT retally.journal_triggers()", [(0,)]),
+    "journal_procs": (
+        f"{_JOURNALED}; UPDATE public.proc SET int_cores_reserved = 500;"
+        " SELECT scope, layer_id, cores FROM retally.journal ORDER BY cores",
+        [("{show}", "{layer}", -300), ("{show}", "{layer}", 500)],
+    ),
+    "fold": (
+        f"{_JOURNALED}; DELETE FROM public.proc;"
+        " SELECT total, rows_changed, rows_failed, problems"
+        " FROM retally.fold(ARRAY['{show}'], FALSE)",
+        [(total, 1, 0, []) for total in TOTALS],
+    ),
+    "add_deltas": (
+        "SELECT total, key FROM retally.add_deltas("
+        "ARRAY[ROW('{show}', 'layer', '{layer}', 5, 1, NULL, NULL)]::retally.delta[])",
+        [("layer", "{layer}")],
     ),
     "note_run": (f"SELECT {_RUN}", [(1,)]),
     "ledger_rows": (

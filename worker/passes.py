@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
 from retally.procedures import Pass, repairs, routines
@@ -15,6 +16,7 @@ from retally.sql.errors import (
     DatabaseError,
     DatabaseUnreachableError,
     RepairRefusedError,
+    RetallyError,
     ShowBusyError,
 )
 from retally.worker.backoff import pause_after
@@ -72,7 +74,10 @@ class Passes:
         self._keep(still, found, seconds)
         served = [show.show_id for show, _ in still]
         ending: list[Exception] = []
-        for outcome in self._tries(others, found, ending):
+        together = self._mend_together(others, found)
+        done = {outcome.show.show_id for outcome in together}
+        others = [each for each in others if each[0].show_id not in done]
+        for outcome in chain(together, self._tries(others, found, ending)):
             self._shared.health.moved(self._tick.name)
             if isinstance(outcome.error, (WorkerStoppingError, DatabaseUnreachableError)):
                 ending.append(outcome.error)
@@ -83,6 +88,40 @@ class Passes:
         if recovered := [show_id for show_id in served if failures[show_id]]:
             with self._shared.database.transaction() as conn:
                 routines.note_recovery(conn, self._tick.name, recovered)
+
+    def _mend_together(self, shows: Sequence[Claimed], found: Found) -> list[Outcome]:
+        """Mend managed shows in one transaction, which reads the procs once for all of them.
+
+        No booking waits for their totals, so that these may be locked for longer. Where it fails,
+        nothing is mended here, and each show gets a transaction of its own.
+        """
+        managed = [show for show, action in shows if action == "rebuilt" and show.managed]
+        managed = [show for show in managed if show.show_id in found]
+        if len(managed) < 2:
+            return []
+        started = time.monotonic()
+        findings = [finding for show in managed for finding in found[show.show_id]]
+        by_show: dict[str, list[Pass]] = defaultdict(list)
+        try:
+            with contextlib.ExitStack() as turns:
+                for show_id in sorted(show.show_id for show in managed):
+                    turns.enter_context(self._turn(show_id))
+                with self._shared.database.transaction() as conn:
+                    for each in self._mend(conn, findings):
+                        by_show[each.show_id].append(each)
+        except (WorkerStoppingError, DatabaseUnreachableError):
+            raise
+        except RetallyError as error:
+            self._report.mended_singly(error)
+            return []
+        seconds = time.monotonic() - started
+        return [
+            Outcome(show, "rebuilt", found[show.show_id], seconds, by_show[show.show_id])
+            for show in managed
+        ]
+
+    def _turn(self, show_id: str) -> threading.Lock:
+        return self._shared.writing.setdefault(show_id, threading.Lock())
 
     def _tries(
         self, shows: Sequence[Claimed], found: Found, ending: Sequence[Exception]
@@ -160,7 +199,7 @@ class Passes:
     def _serve_one(self, show: Show, action: str, found: list[Finding] | None) -> Outcome:
         started = time.monotonic()
         try:
-            with self._shared.writing.setdefault(show.show_id, threading.Lock()):
+            with self._turn(show.show_id):
                 passes = self._write(show, action, found)
         except Exception as error:
             return Outcome(show, action, found, time.monotonic() - started, error=error)
@@ -178,7 +217,12 @@ class Passes:
                 return repairs.repair(
                     conn, found, wait=False, tick=tick, worker=worker, asked_by=f"tick {tick}"
                 ).passes
-            return routines.mend(conn, found, wait=False, tick=tick, worker=worker)
+            return self._mend(conn, found)
+
+    def _mend(self, conn: psycopg.Connection, found: Sequence[Finding]) -> list[Pass]:
+        return routines.mend(
+            conn, found, wait=False, tick=self._tick.name, worker=self._shared.worker
+        )
 
     def _settle(self, outcome: Outcome, failures: Mapping[str, int]) -> bool:
         """Report the outcome; whether the show was served."""

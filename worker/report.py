@@ -117,6 +117,10 @@ class Report:
         self._metrics.fault(kind_of(error))
         _log.info("looking at each show by itself", tick=self._tick, reason=str(error))
 
+    def mended_singly(self, error: RetallyError) -> None:
+        """Managed shows could not be mended at once; each is mended by itself."""
+        _log.info("mending each show by itself", tick=self._tick, reason=str(error))
+
     def not_kept(self, error: RetallyError) -> None:
         """The results of shows that had nothing to write were not kept; the next ones will be."""
         self._metrics.fault(kind_of(error))

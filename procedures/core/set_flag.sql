@@ -1,4 +1,5 @@
--- Writes the flag of a scope: what was asked for, and what is in force. For flip(), which holds the
+-- Writes the flag of a scope: what was asked for, and what is in force; an unmanaged scope is not
+-- journaled either. For flip(), which holds the
 -- scope; a session that has written to the row by hand is waited for as long as the lock budget.
 -- Locks and writes: a row of retally.scope_flag.
 -- Raises RT005 when the row stayed locked.
@@ -14,6 +15,7 @@ BEGIN
     VALUES (p_scope, p_asked, p_managed)
     ON CONFLICT (scope) DO UPDATE
         SET asked = excluded.asked, managed = excluded.managed,
+            journaled = f.journaled AND excluded.managed,
             set_at = clock_timestamp(), set_by = current_user
         WHERE (f.asked, f.managed) <> (excluded.asked, excluded.managed);
     PERFORM set_config('lock_timeout', v_before, TRUE);

@@ -10,7 +10,7 @@ AS $$
         s.gpus,
         s.local_cores,
         s.local_gpus
-    FROM retally.stored_in(ARRAY[p_show_id], ARRAY[p_total]) AS s
+    FROM retally.stored_in(ARRAY[p_show_id], ARRAY[p_total], TRUE) AS s
     WHERE s.key IN (SELECT k.key FROM unnest(p_keys) AS k (key))
 $$;
 COMMENT ON FUNCTION retally.amounts_in(text, text, text[]) IS

@@ -1,10 +1,11 @@
 -- What the procs of the shows say, by total and key: each total's rule, here and nowhere else.
--- p_keys: only these rows of the one total; or null. Cores in core units; numeric, since a sum of
--- bigints fits no smaller type. Keys: pk_alloc, pk_layer, pk_job, pk_folder, pk_dept; show_id goes
--- with pk_alloc and pk_dept. May hold rows that are not these shows': compared() sorts them out.
--- Locks and writes nothing.
+-- p_show_ids: null for all procs of the farm. p_keys: only these rows of the one total; or null.
+-- p_source: what is summed, see procs_of().
+-- Cores in core units; numeric, since a sum of bigints fits no smaller type. Keys: pk_alloc,
+-- pk_layer, pk_job, pk_folder, pk_dept; show_id goes with pk_alloc and pk_dept. May hold rows that
+-- are not these shows': compared() sorts them out. Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.booked_in(
-    p_show_ids text[], p_totals text[], p_keys text[]
+    p_show_ids text[], p_totals text[], p_keys text[], p_source text
 )
 RETURNS TABLE (
     show_id text, total text, key text,
@@ -12,8 +13,9 @@ RETURNS TABLE (
 )
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-    -- the procs are read once, into one hash table for each key they are summed by; a key that
-    -- these totals do not need is null for all and costs nothing
+    -- The procs are read once, into one hash table for each key they are summed by; a key that
+    -- these totals do not need is null for all and costs nothing. Hosts are many and allocations
+    -- few: joined first, the third table stays small, which is worth 0.1 s of 0.4 s at 200,000 procs.
     WITH procs AS (
         SELECT
             p.local,
@@ -21,9 +23,11 @@ AS $$
             p.gpus,
             CASE WHEN 'layer' = any(p_totals) THEN p.layer_id END AS layer_id,
             CASE WHEN p_totals && ARRAY['job', 'folder', 'point'] THEN p.job_id END AS job_id,
-            CASE WHEN 'subscription' = any(p_totals) AND p.own THEN p.show_id END AS show_id,
-            CASE WHEN 'subscription' = any(p_totals) AND p.own THEN p.host_id END AS host_id
-        FROM retally.procs_of(p_show_ids, p_totals, p_keys) AS p
+            CASE WHEN 'subscription' = any(p_totals) THEN p.show_id END AS show_id,
+            h.pk_alloc::text AS alloc_id
+        FROM retally.procs_of(p_show_ids, p_totals, p_keys, p_source) AS p
+        LEFT JOIN public.host AS h
+            ON 'subscription' = any(p_totals) AND p.host_id = h.pk_host::text
     ),
 
     shares AS MATERIALIZED (
@@ -31,19 +35,18 @@ AS $$
             p.layer_id,
             p.job_id,
             p.show_id,
-            p.host_id,
+            p.alloc_id,
             CASE
                 WHEN grouping(p.layer_id) = 0 THEN 'layer'
                 WHEN grouping(p.job_id) = 0 THEN 'job'
-                ELSE 'host'
+                ELSE 'subscription'
             END AS grouped_by,
             sum(p.cores) AS cores,
             sum(p.gpus) AS gpus,
             coalesce(sum(p.cores) FILTER (WHERE p.local), 0) AS local_cores,
-            coalesce(sum(p.gpus) FILTER (WHERE p.local), 0) AS local_gpus,
-            bool_and(p.local) AS all_local
+            coalesce(sum(p.gpus) FILTER (WHERE p.local), 0) AS local_gpus
         FROM procs AS p
-        GROUP BY GROUPING SETS ((p.layer_id), (p.job_id), (p.show_id, p.host_id))
+        GROUP BY GROUPING SETS ((p.layer_id), (p.job_id), (p.show_id, p.alloc_id))
     ),
 
     jobs AS MATERIALIZED (
@@ -58,22 +61,24 @@ AS $$
         WHERE
             s.grouped_by = 'job'
             AND p_totals && ARRAY['folder', 'point']
-            AND NOT s.all_local
     ),
 
     sums AS (
         SELECT
             s.show_id,
             'subscription' AS total,
-            h.pk_alloc::text AS key,
-            sum(s.cores - s.local_cores) AS cores,
-            sum(s.gpus - s.local_gpus) AS gpus,
+            s.alloc_id AS key,
+            s.cores - s.local_cores AS cores,
+            s.gpus - s.local_gpus AS gpus,
             NULL::numeric AS local_cores,
             NULL::numeric AS local_gpus
         FROM shares AS s
-        INNER JOIN public.host AS h ON s.host_id = h.pk_host::text
-        WHERE s.grouped_by = 'host' AND 'subscription' = any(p_totals) AND NOT s.all_local
-        GROUP BY s.show_id, h.pk_alloc
+        WHERE
+            s.grouped_by = 'subscription'
+            AND 'subscription' = any(p_totals)
+            AND (p_show_ids IS NULL OR s.show_id = any(p_show_ids))
+            -- a proc's host may be gone
+            AND s.alloc_id IS NOT NULL
         UNION ALL
         SELECT
             NULL,
@@ -118,7 +123,10 @@ AS $$
             NULL,
             NULL
         FROM jobs AS j
-        WHERE j.show_id = any(p_show_ids) AND 'point' = any(p_totals)
+        WHERE
+            -- an entry of the journal counts wherever its job is
+            (p_show_ids IS NULL OR p_source = 'journal' OR j.show_id = any(p_show_ids))
+            AND 'point' = any(p_totals)
         GROUP BY j.show_id, j.dept_id
     )
 
@@ -133,5 +141,5 @@ AS $$
     FROM sums AS s
     WHERE p_keys IS NULL OR s.key IN (SELECT k.key FROM unnest(p_keys) AS k (key))
 $$;
-COMMENT ON FUNCTION retally.booked_in(text[], text[], text[]) IS
+COMMENT ON FUNCTION retally.booked_in(text[], text[], text[], text) IS
 'What the procs say, by total and key.';

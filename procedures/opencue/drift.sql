@@ -10,12 +10,15 @@ SET search_path = pg_catalog, pg_temp
 -- compiling the plan costs more than running it
 SET jit = off
 SET work_mem = '64MB'
+-- what every pass reads is in memory
+SET random_page_cost = 1.1
 -- hashing the keys is several times faster than sorting them
 SET enable_mergejoin = off
 SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     v_show_id text := retally.show_id(p_show);
+    v_read text[] := retally.read_for(ARRAY[v_show_id]);
 BEGIN
     RETURN QUERY
     SELECT
@@ -24,7 +27,8 @@ BEGIN
         d.slot,
         d.stored,
         d.booked
-    FROM retally.drift_in(ARRAY[v_show_id], retally.totals()) AS d
+    FROM retally.drift_in(v_read, retally.totals()) AS d
+    WHERE d.show_id = v_show_id
     ORDER BY array_position(retally.totals(), d.total), d.key, d.slot;
 END
 $$;

@@ -1,5 +1,5 @@
 -- Where totals are not what the procs say: one row per slot that differs.
--- p_show_ids: pk_show of each show. p_totals: which totals. slot: cores, gpus, local_cores,
+-- p_show_ids: pk_show of each show; null: of all. p_totals: which totals. slot: cores, gpus, local_cores,
 -- local_gpus; cores in core units. stored is null where the row of the total is missing.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.drift_in(p_show_ids text[], p_totals text[])
@@ -13,7 +13,7 @@ AS $$
         v.slot,
         v.stored,
         v.booked
-    FROM retally.compared(p_show_ids, p_totals) AS c
+    FROM retally.compared(p_show_ids, p_totals, 'procs') AS c
     CROSS JOIN
         LATERAL (
             VALUES

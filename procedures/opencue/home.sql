@@ -1,37 +1,46 @@
--- The show that the row of this total and key belongs to, or null when the farm knows no such
--- thing (a proc may name a job or layer that is gone).
+-- Where a total and key belong: the show of that row, null when the farm knows no such thing (a
+-- proc may name a job or layer that is gone), and whether the row itself is there.
 -- p_show_id: the show in whose pass the key came up; the home of its allocations and points.
--- Locks and writes nothing.
+-- has_row: of layers and jobs; the other totals' rows are never left out by stored_in().
+-- Always answers with one row. Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.home(p_show_id text, p_total text, p_key text)
-RETURNS text
+RETURNS TABLE (show_id text, has_row boolean)
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-    SELECT CASE p_total
-        WHEN 'layer'
-            THEN (
-                SELECT j.pk_show::text
-                FROM public.layer AS l
-                INNER JOIN public.job AS j ON l.pk_job::text = j.pk_job::text
-                WHERE l.pk_layer::text = p_key
-            )
-        WHEN 'job'
-            THEN (
-                SELECT j.pk_show::text
-                FROM public.job AS j
-                WHERE j.pk_job::text = p_key
-            )
-        WHEN 'folder'
-            THEN (
+    SELECT
+        CASE p_total
+            WHEN 'layer' THEN l.show_id
+            WHEN 'job' THEN j.show_id
+            WHEN 'folder' THEN (
                 SELECT f.pk_show::text
                 FROM public.folder AS f
                 WHERE f.pk_folder::text = p_key
             )
-        ELSE (
-            SELECT s.pk_show::text
-            FROM public.show AS s
-            WHERE s.pk_show::text = p_show_id
-        )
-    END
+            ELSE (
+                SELECT s.pk_show::text
+                FROM public.show AS s
+                WHERE s.pk_show::text = p_show_id
+            )
+        END,
+        coalesce(l.has_row, FALSE) OR coalesce(j.has_row, FALSE)
+    FROM (SELECT) AS one
+    LEFT JOIN LATERAL (
+        SELECT
+            j.pk_show::text AS show_id,
+            r.pk_layer IS NOT NULL AS has_row
+        FROM public.layer AS l
+        LEFT JOIN public.layer_resource AS r ON l.pk_layer::text = r.pk_layer::text
+        INNER JOIN public.job AS j ON coalesce(r.pk_job, l.pk_job)::text = j.pk_job::text
+        WHERE p_total = 'layer' AND l.pk_layer::text = p_key
+    ) AS l ON TRUE
+    LEFT JOIN LATERAL (
+        SELECT
+            j.pk_show::text AS show_id,
+            r.pk_job IS NOT NULL AS has_row
+        FROM public.job AS j
+        LEFT JOIN public.job_resource AS r ON j.pk_job::text = r.pk_job::text
+        WHERE p_total = 'job' AND j.pk_job::text = p_key
+    ) AS j ON TRUE
 $$;
 COMMENT ON FUNCTION retally.home(text, text, text) IS
-'The show that the row of this total and key belongs to.';
+'The show that the row of this total and key belongs to, and whether it is there.';

@@ -32,7 +32,7 @@ BEGIN
         SELECT
             s.key,
             count(*) AS of_them
-        FROM retally.stored_in(ARRAY[p_show_id], ARRAY[p_total]) AS s
+        FROM retally.stored_in(ARRAY[p_show_id], ARRAY[p_total], TRUE) AS s
         WHERE s.key IN (SELECT k.key FROM unnest(p_keys) AS k (key))
         GROUP BY s.key
     )

@@ -17,6 +17,8 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = public, pg_temp
 SET jit = off
 SET work_mem = '64MB'
+-- what every pass reads is in memory
+SET random_page_cost = 1.1
 -- hashing the keys is several times faster than sorting them
 SET enable_mergejoin = off
 -- the plans have to follow the number of keys
@@ -27,7 +29,6 @@ DECLARE
     v_deadline timestamptz := v_started + retally.lock_budget();
     -- a transaction that has written before may have rows of the farm locked
     v_holding boolean := pg_current_xact_id_if_assigned() IS NOT NULL;
-    v_finding retally.finding;
     v_done record;
 BEGIN
     PERFORM retally.hold_scope(f.show_id, p_wait)
@@ -35,27 +36,31 @@ BEGIN
     GROUP BY f.show_id
     ORDER BY f.show_id;
 
-    FOR v_finding IN
-        SELECT f.*
-        FROM unnest(p_findings) AS f
-        ORDER BY f.show_id, array_position(retally.totals(), f.total)
-    LOOP
-        SELECT d.*
-        INTO v_done
+    FOR v_done IN
+        SELECT
+            (d.finding).*,
+            d.rows_changed,
+            d.busy,
+            d.problems AS new_problems,
+            d.changes
         FROM retally.mend_rows(
-            v_finding.show_id, v_finding.total, v_finding.keys, p_wait, v_deadline, v_holding,
-            p_action = 'repaired'
-        ) AS d;
-        v_holding := v_holding OR cardinality(v_finding.keys) > cardinality(v_done.busy);
-        show_id := v_finding.show_id;
-        total := v_finding.total;
-        rows_adrift := v_finding.rows_adrift;
+            ARRAY(
+                SELECT f
+                FROM unnest(p_findings) AS f
+                ORDER BY f.show_id, array_position(retally.totals(), f.total)
+            ),
+            p_wait, v_deadline, v_holding, p_action = 'repaired'
+        ) AS d
+    LOOP
+        show_id := v_done.show_id;
+        total := v_done.total;
+        rows_adrift := v_done.rows_adrift;
         rows_changed := v_done.rows_changed;
         rows_deferred := cardinality(v_done.busy);
-        rows_failed := v_finding.rows_failed + cardinality(v_done.problems);
-        core_units := v_finding.core_units;
-        gpus := v_finding.gpus;
-        problems := v_finding.problems || v_done.problems;
+        rows_failed := v_done.rows_failed + cardinality(v_done.new_problems);
+        core_units := v_done.core_units;
+        gpus := v_done.gpus;
+        problems := v_done.problems || v_done.new_problems;
         changes := v_done.changes;
         seconds := extract(EPOCH FROM clock_timestamp() - v_started);
         PERFORM retally.note_mended(

@@ -12,6 +12,8 @@ SET search_path = pg_catalog, pg_temp
 -- compiling the plan costs more than running it
 SET jit = off
 SET work_mem = '64MB'
+-- what every pass reads is in memory
+SET random_page_cost = 1.1
 -- hashing the keys is several times faster than sorting them
 SET enable_mergejoin = off
 SET plan_cache_mode = force_custom_plan
@@ -26,9 +28,7 @@ BEGIN
         c.cores + c.local_cores,
         c.gpus + c.local_gpus,
         n.name
-    FROM retally.compared(
-        ARRAY(SELECT s.show_id FROM retally.shows() AS s), retally.totals()
-    ) AS c
+    FROM retally.compared(NULL, retally.totals(), 'procs') AS c
     LEFT JOIN retally.shows() AS n ON c.show_id = n.show_id
     WHERE c.kind = 'missing'
     ORDER BY c.show_id, array_position(retally.totals(), c.total), c.key;

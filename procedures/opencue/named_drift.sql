@@ -11,14 +11,20 @@ SET search_path = pg_catalog, pg_temp
 -- compiling the plan costs more than running it
 SET jit = off
 SET work_mem = '64MB'
+-- what every pass reads is in memory
+SET random_page_cost = 1.1
 -- hashing the keys is several times faster than sorting them
 SET enable_mergejoin = off
 SET plan_cache_mode = force_custom_plan
 AS $$
+DECLARE
+    v_read text[] := retally.read_for(p_show_ids);
 BEGIN
     RETURN QUERY
     WITH drift AS MATERIALIZED (
-        SELECT * FROM retally.drift_in(p_show_ids, p_totals)
+        SELECT d.*
+        FROM retally.drift_in(v_read, p_totals) AS d
+        WHERE d.show_id = ANY (p_show_ids)
     )
 
     SELECT

@@ -38,6 +38,8 @@ AS $$
         WHERE
             NOT t.tgisinternal
             AND n.nspname = 'public'
+            -- the journal's own
+            AND p.pronamespace <> 'retally'::regnamespace
             AND c.relname IN (
                 'subscription', 'layer_resource', 'job_resource', 'folder_resource', 'point', 'proc'
             )

@@ -1,5 +1,6 @@
 -- How much the procs of each of these shows book for layers or jobs that the farm does not know.
--- p_totals, p_keys: pairs of layer or job, and what procs name; a null key: those that name none.
+-- p_show_ids: null for all. p_totals, p_keys: pairs of layer or job, and what procs name; a null
+-- key: those that name none.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.orphans_in(p_show_ids text[], p_totals text[], p_keys text[])
 RETURNS TABLE (show_id text, total text, key text, cores numeric, gpus numeric)
@@ -20,7 +21,7 @@ AS $$
         WHERE
             -- without orphans no proc is read
             cardinality(p_keys) > 0
-            AND p.pk_show::text = any(p_show_ids)
+            AND (p_show_ids IS NULL OR p.pk_show::text = any(p_show_ids))
     )
 
     SELECT

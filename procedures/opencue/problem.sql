@@ -1,5 +1,5 @@
 -- What keeps a total from being exact, in a sentence that names the thing.
--- p_kind: missing, orphan (see compared()) or misfit. Cores in core units.
+-- p_kind: missing, orphan (see compared()), misfit, or unfolded (the journal could not be added). Cores in core units.
 -- p_refusal: for a misfit, what a trigger or constraint of the farm said; null: the column's width.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.problem(
@@ -19,6 +19,10 @@ AS $$
                         ': the farm refuses it: ' || p_refusal,
                         ': the sum of its procs does not fit the column'
                     )
+            WHEN 'unfolded'
+                THEN
+                    ': its row is missing, or cannot take what the journal adds: ' || p_cores
+                    || ' core units and ' || p_gpus || ' GPUs'
             WHEN 'missing'
                 THEN
                     ': its row is missing, while procs hold ' || p_cores

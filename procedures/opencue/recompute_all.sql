@@ -1,8 +1,10 @@
--- Rebuilds the totals of every show that the ticks serve, one transaction per show.
+-- Rebuilds the totals of every show that the ticks serve: managed shows in one transaction, since
+-- no booking waits for their totals, each other show in one of its own, and so each show whose
+-- rows were busy, or where the one transaction failed.
 -- p_wait: wait for busy rows. p_unmanaged_too: every show of the farm instead.
 -- A show that fails is reported as a WARNING and in problems, and holds up no other one.
 -- Result: the sums of mend() over the shows, shows (rebuilt) and shows_failed.
--- Locks and writes as mend(), one show at a time. Commits: not inside a transaction block.
+-- Locks and writes as mend(). Commits: not inside a transaction block.
 CREATE OR REPLACE PROCEDURE retally.recompute_all(
     p_wait boolean DEFAULT TRUE,
     p_unmanaged_too boolean DEFAULT FALSE,
@@ -21,6 +23,9 @@ AS $$
 DECLARE
     v_ids text[];
     v_names text[];
+    v_together text[];
+    v_now text[];
+    v_done text[] := '{}';
     v_findings retally.finding[];
     v_one record;
     v_failure text;
@@ -35,55 +40,72 @@ BEGIN
         gpus, problems;
     SELECT
         coalesce(array_agg(s.show_id ORDER BY s.name, s.show_id), '{}'),
-        coalesce(array_agg(s.name ORDER BY s.name, s.show_id), '{}')
-    INTO v_ids, v_names
+        coalesce(array_agg(s.name ORDER BY s.name, s.show_id), '{}'),
+        coalesce(array_agg(s.show_id) FILTER (WHERE s.managed), '{}')
+    INTO v_ids, v_names, v_together
     FROM retally.shows() AS s
     WHERE s.rebuilt OR p_unmanaged_too;
+    BEGIN
+        PERFORM retally.fold(v_ids, p_wait);
+    EXCEPTION
+        -- what is not folded is no drift, and stays for the next fold
+        WHEN SQLSTATE 'RT005' THEN
+            RAISE WARNING 'the journal is not folded: %', sqlerrm;
+    END;
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     BEGIN
         v_findings := ARRAY(SELECT f FROM retally.findings(v_ids, retally.totals()) AS f);
     EXCEPTION
         WHEN OTHERS THEN
             -- the data of one show can break the statement for all: each is looked at by itself
             v_findings := NULL;
+            v_together := '{}';
     END;
 
-    FOR v_place IN 1 .. cardinality(v_ids) LOOP
+    FOR v_turn IN 0 .. cardinality(v_ids) LOOP
+        v_now := CASE v_turn WHEN 0 THEN v_together ELSE v_ids[v_turn:v_turn] END;
+        CONTINUE WHEN v_now <@ v_done;
         BEGIN
-            SELECT m.*
-            INTO v_one
-            FROM retally.mend_in_one(
-                CASE
-                    WHEN v_findings IS NULL
-                        THEN ARRAY(
-                            SELECT f
-                            FROM retally.findings(ARRAY[v_ids[v_place]], retally.totals()) AS f
-                        )
-                    ELSE ARRAY(
-                        SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = v_ids[v_place]
-                    )
-                END,
-                p_wait
-            ) AS m;
-            shows := shows + 1;
-            rows_adrift := rows_adrift + v_one.rows_adrift;
-            rows_changed := rows_changed + v_one.rows_changed;
-            rows_deferred := rows_deferred + v_one.rows_deferred;
-            rows_failed := rows_failed + v_one.rows_failed;
-            core_units := core_units + v_one.core_units;
-            gpus := gpus + v_one.gpus;
-            problems := problems || ARRAY(
-                SELECT format('show %s: %s', v_names[v_place], p.problem)
-                FROM unnest(v_one.problems) AS p (problem)
-            );
+            FOR v_one IN
+                SELECT m.*
+                FROM retally.mend_shows(
+                    CASE
+                        WHEN v_findings IS NULL
+                            THEN ARRAY(SELECT f FROM retally.findings(v_now, retally.totals()) AS f)
+                        ELSE ARRAY(SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = ANY (v_now))
+                    END,
+                    p_wait AND v_turn > 0
+                ) AS m
+            LOOP
+                rows_changed := rows_changed + v_one.rows_changed;
+                -- where rows were busy, the show's own turn comes, and waits for them
+                CONTINUE WHEN v_turn = 0 AND p_wait AND v_one.rows_deferred > 0;
+                v_done := v_done || v_one.show_id;
+                shows := shows + 1;
+                rows_adrift := rows_adrift + v_one.rows_adrift;
+                rows_deferred := rows_deferred + v_one.rows_deferred;
+                rows_failed := rows_failed + v_one.rows_failed;
+                core_units := core_units + v_one.core_units;
+                gpus := gpus + v_one.gpus;
+                problems := problems || ARRAY(
+                    SELECT
+                        format('show %s: %s', v_names[array_position(v_ids, v_one.show_id)], p.problem)
+                    FROM unnest(v_one.problems) AS p (problem)
+                );
+            END LOOP;
         EXCEPTION
             WHEN OTHERS THEN
-                -- kept with its SQLSTATE; the next show must not suffer for this one
-                v_failure := format(
-                    'show %s: %s (SQLSTATE %s)', v_names[v_place], sqlerrm, sqlstate
-                );
-                RAISE WARNING '%', v_failure;
-                shows_failed := shows_failed + 1;
-                problems := problems || v_failure;
+                -- of several shows each gets its own turn: one must not suffer for another
+                IF v_turn > 0 THEN
+                    -- kept with its SQLSTATE
+                    v_failure := format(
+                        'show %s: %s (SQLSTATE %s)', v_names[v_turn], sqlerrm, sqlstate
+                    );
+                    RAISE WARNING '%', v_failure;
+                    shows_failed := shows_failed + 1;
+                    problems := problems || v_failure;
+                END IF;
         END;
         COMMIT;
         SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -92,4 +114,4 @@ END
 $$;
 COMMENT ON PROCEDURE retally.recompute_all (
     boolean, boolean, bigint, bigint, bigint, bigint, bigint, bigint, numeric, numeric, text []
-) IS 'Rebuilds the totals of every show that the ticks serve, one transaction per show.';
+) IS 'Rebuilds the totals of every show that the ticks serve.';

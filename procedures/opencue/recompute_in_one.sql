@@ -1,5 +1,6 @@
--- Rebuilds these totals of a show from its procs: findings(), then mend().
--- p_show: name or id. p_totals: which. p_wait: wait for busy rows. Result as of mend_in_one().
+-- Rebuilds these totals of a show from its procs: findings(), then mend(). Where the show is
+-- journaled, its journal is folded first, into all totals.
+-- p_show: name or id. p_totals: which. p_wait: wait for busy rows. Result as of mend_shows().
 -- Locks and writes as mend().
 -- Raises RT001 to RT005.
 CREATE OR REPLACE FUNCTION retally.recompute_in_one(
@@ -14,9 +15,18 @@ DECLARE
 BEGIN
     -- before the findings, so that of two recomputes of a show the second finds nothing left
     PERFORM retally.hold_scope(v_show_id, p_wait);
-    SELECT m.*
+    -- what is in the journal already is no drift; it is counted before the totals are looked at
+    PERFORM retally.fold(ARRAY[v_show_id], p_wait);
+    SELECT
+        m.rows_adrift,
+        m.rows_changed,
+        m.rows_deferred,
+        m.rows_failed,
+        m.core_units,
+        m.gpus,
+        m.problems
     INTO rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus, problems
-    FROM retally.mend_in_one(
+    FROM retally.mend_shows(
         ARRAY(SELECT f FROM retally.findings(ARRAY[v_show_id], p_totals) AS f), p_wait
     ) AS m;
 END

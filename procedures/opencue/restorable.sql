@@ -33,7 +33,7 @@ AS $$
             v.slot,
             v.amount
         FROM looked_at AS o
-        CROSS JOIN LATERAL retally.stored_in(o.scopes, o.totals) AS s
+        CROSS JOIN LATERAL retally.stored_in(o.scopes, o.totals, TRUE) AS s
         CROSS JOIN
             LATERAL (
                 VALUES

@@ -30,7 +30,7 @@ BEGIN
         ),
         (
             'worker reader', 'table',
-            'retally.scope_mode retally.pass retally.history retally.deferred retally.due '
+            'retally.journal retally.scope_mode retally.pass retally.history retally.deferred retally.due '
             'retally.worker retally.run retally.ledger', 'SELECT', NULL
         ),
         (
@@ -48,7 +48,7 @@ BEGIN
         (
             'worker', 'table',
             'retally.pass retally.history retally.deferred retally.due retally.worker '
-            'retally.scope_flag retally.scope_mode retally.run', 'DELETE', NULL
+            'retally.scope_flag retally.scope_mode retally.run retally.journal', 'DELETE', NULL
         ),
         ('worker', 'table', 'retally.setting', 'UPDATE', 'override'),
 

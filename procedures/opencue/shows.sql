@@ -1,11 +1,12 @@
 -- Every show: retally's own flag in force (managed), the farm's flag (null before OpenCue 1.19,
 -- which has no such column), whether the ticks rebuild its totals (rebuilt), and what they do where
--- they do not: mode, null for as the worker's settings say.
+-- they do not: mode, null for as the worker's settings say. journaled: the ticks fold its journal.
 -- The farm's flag is read through to_jsonb, so that the routine works with and without it.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.shows()
 RETURNS TABLE (
-    show_id text, name text, managed boolean, farm_flag boolean, rebuilt boolean, mode text
+    show_id text, name text, managed boolean, farm_flag boolean, rebuilt boolean, mode text,
+    journaled boolean
 )
 LANGUAGE sql STABLE
 AS $$
@@ -24,7 +25,8 @@ AS $$
         f.managed,
         f.farm_flag,
         f.managed OR (coalesce(f.farm_flag, FALSE) AND t.follow_farm_flag),
-        m.mode
+        m.mode,
+        EXISTS (SELECT FROM retally.scope_flag AS j WHERE j.scope = f.show_id AND j.journaled)
     FROM flags AS f
     CROSS JOIN retally.setting AS t
     LEFT JOIN retally.scope_mode AS m ON f.show_id = m.scope

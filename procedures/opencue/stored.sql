@@ -21,7 +21,7 @@ BEGIN
         s.gpus,
         s.local_cores,
         s.local_gpus
-    FROM retally.stored_in(ARRAY[v_show_id], retally.totals()) AS s;
+    FROM retally.stored_in(ARRAY[v_show_id], retally.totals(), TRUE) AS s;
 END
 $$;
 COMMENT ON FUNCTION retally.stored(text) IS 'What the rows of the show''s totals hold.';

@@ -14,7 +14,11 @@ DECLARE
     v_fits boolean;
     v_refusal text;
 BEGIN
-    refusals := '{}';
+    SELECT '{}', '{}', '{}'
+    INTO written, misfits, refusals;
+    IF cardinality(p_amounts) = 0 THEN
+        RETURN;
+    END IF;
     BEGIN
         SELECT
             coalesce(array_agg(w.key) FILTER (WHERE w.fits), '{}'),
