@@ -146,8 +146,8 @@ class Pass:
 class LastPass:
     """The latest pass of a tick, or by hand, over one total of one show, and when it ended.
 
-    ``action``: rebuilt, folded, repaired, watched, refused or failed; ``worker``: who. ``passes``: how
-    many there were.
+    ``action``: rebuilt, folded, repaired, watched, refused or failed; ``worker``: who. ``passes``:
+    how many there were.
     """
 
     show_id: str

@@ -196,7 +196,9 @@ def test_reading_the_whole_farm_finds_what_reading_each_show_by_its_indexes_find
     with farm_db.transaction(force_rollback=True):
         shows = random_farm(farm_db, seed)
         corrupt(farm_db)
-        farm_db.execute("UPDATE layer_resource SET int_cores = 0, int_gpus = 0 WHERE random() < 0.5")
+        farm_db.execute(
+            "UPDATE layer_resource SET int_cores = 0, int_gpus = 0 WHERE random() < 0.5"
+        )
         query = "SELECT c.* FROM retally.compared(%s, retally.totals(), 'procs') AS c"
         whole = [row for row in farm_db.execute(query, (None,)) if row[0] in shows]
         singly = [row for show in shows for row in farm_db.execute(query, ([show],))]

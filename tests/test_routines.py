@@ -45,7 +45,10 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "set_lock_timeout": ("SELECT retally.set_lock_timeout('1 s')", [("0",)]),
     "hold_scope": ("SELECT retally.hold_scope('{show}', true)", [("",)]),
     "check_farm": ("SELECT retally.check_farm()", [("",)]),
-    "shows": ("SELECT * FROM retally.shows()", [("{show}", "comet", False, False, False, None, False)]),
+    "shows": (
+        "SELECT * FROM retally.shows()",
+        [("{show}", "comet", False, False, False, None, False)],
+    ),
     "show_id": ("SELECT retally.show_id('comet')", [("{show}",)]),
     "procs_of": (
         f"SELECT * FROM retally.procs_of{ROW}, NULL, 'owed')",
@@ -62,7 +65,8 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         BOOKED,
     ),
     "stored_in": (
-        f"SELECT total, key, cores, gpus, local_cores, local_gpus FROM retally.stored_in{ROW}, TRUE)",
+        f"SELECT total, key, cores, gpus, local_cores, local_gpus"
+        f" FROM retally.stored_in{ROW}, TRUE)",
         STORED,
     ),
     "booked": ("SELECT * FROM retally.booked('comet')", BOOKED),
@@ -71,7 +75,7 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         "SELECT h.* FROM (VALUES ('subscription', '{alloc}'), ('layer', '{layer}'),"
         " ('job', '{job}'), ('folder', '{folder}'), ('point', '{dept}'), ('layer', 'gone'))"
         " AS t (total, key) CROSS JOIN LATERAL retally.home('{show}', t.total, t.key) AS h",
-        [("{show}", key in ("layer", "job")) for key in TOTALS] + [(None, False)],
+        [("{show}", key in ("layer", "job")) for key in TOTALS],
     ),
     "compared": (
         f"SELECT total, key, kind, was_cores, cores FROM retally.compared{ROW}, 'owed')",

@@ -19,9 +19,7 @@ _RUN = (
     " ARRAY[ROW('layer', '{layer}', 'cores', 9, -7)]::retally.change[], '{{}}')"
 )
 
-_JOURNALED = (
-    "CALL retally.set_managed('comet', TRUE); CALL retally.set_journal('comet', TRUE)"
-)
+_JOURNALED = "CALL retally.set_managed('comet', TRUE); CALL retally.set_journal('comet', TRUE)"
 
 WORKER_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "claim_due": (

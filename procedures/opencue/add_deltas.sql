@@ -9,8 +9,7 @@ RETURNS SETOF retally.delta
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    v_written retally.delta[];
-    v_over retally.delta[];
+    v_done record;
 BEGIN
     WITH written AS (
         UPDATE public.subscription AS r
@@ -30,15 +29,15 @@ BEGIN
     )
 
     SELECT
-        array_agg(w.delta),
-        array_agg(w.delta) FILTER (WHERE w.over)
-    INTO v_written, v_over
+        array_agg(w.delta) AS written,
+        array_agg(w.delta) FILTER (WHERE w.over) AS over
+    INTO v_done
     FROM written AS w;
     UPDATE public.subscription AS r
     SET int_burst = r.int_burst + 1
-    FROM unnest(v_over) AS o
+    FROM unnest(v_done.over) AS o
     WHERE r.pk_show::text = o.scope AND r.pk_alloc::text = o.key;
-    RETURN QUERY SELECT w.* FROM unnest(v_written) AS w;
+    RETURN QUERY SELECT w.* FROM unnest(v_done.written) AS w;
 
     RETURN QUERY
     UPDATE public.layer_resource AS r
@@ -91,17 +90,17 @@ BEGIN
     )
 
     SELECT
-        array_agg(w.delta),
-        array_agg(w.delta) FILTER (WHERE w.over)
-    INTO v_written, v_over
+        array_agg(w.delta) AS written,
+        array_agg(w.delta) FILTER (WHERE w.over) AS over
+    INTO v_done
     FROM written AS w;
     UPDATE public.job_resource AS r
     SET
         int_max_cores = r.int_max_cores + 1,
         int_max_gpus = r.int_max_gpus + 1
-    FROM unnest(v_over) AS o
+    FROM unnest(v_done.over) AS o
     WHERE r.pk_job::text = o.key;
-    RETURN QUERY SELECT w.* FROM unnest(v_written) AS w;
+    RETURN QUERY SELECT w.* FROM unnest(v_done.written) AS w;
 
     RETURN QUERY
     UPDATE public.folder_resource AS r

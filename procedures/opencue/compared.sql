@@ -59,7 +59,7 @@ AS $$
             FROM retally.home(p.told_show_id, p.total, p.key) AS h
             WHERE p.was_cores IS NULL
             -- asked inside, since a condition of the join is looked at after the answer
-            OFFSET 0
+            OFFSET 0 -- noqa: AM09
         ) AS h ON TRUE
     )
 

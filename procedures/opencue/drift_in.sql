@@ -1,6 +1,6 @@
 -- Where totals are not what the procs say: one row per slot that differs.
--- p_show_ids: pk_show of each show; null: of all. p_totals: which totals. slot: cores, gpus, local_cores,
--- local_gpus; cores in core units. stored is null where the row of the total is missing.
+-- p_show_ids: pk_show of each show; null: of all. p_totals: which totals. slot: cores, gpus,
+-- local_cores, local_gpus; cores in core units. stored is null where the total's row is missing.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.drift_in(p_show_ids text[], p_totals text[])
 RETURNS TABLE (show_id text, total text, key text, slot text, stored numeric, booked numeric)

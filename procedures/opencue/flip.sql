@@ -1,7 +1,7 @@
 -- Waits for a show's bookings in flight, sets its flag and rebuilds its totals, so that they are
 -- exact at that instant and no booking straddles it. p_show_id: pk_show. p_asked: the show's own
 -- flag, null for as it is; the override decides what is in force. All null when nothing changes.
--- Locks: the show's writer lock and flag, as mend(). Writes as mend(), retally.scope_flag, retally.journal.
+-- Locks: the show's writer lock and flag, as mend(). Writes as mend(), retally.scope_flag, journal.
 -- Result as of recompute_in_one(). Raises RT003, RT005; RT006 when a row stayed busy.
 CREATE OR REPLACE FUNCTION retally.flip(
     p_show_id text, p_asked boolean,

@@ -67,8 +67,8 @@ BEGIN
             )
         INTO v_deltas
         FROM sums AS s
-        CROSS JOIN LATERAL retally.home(s.show_id, s.total, s.key) AS h
-        WHERE h.show_id IS NOT NULL;
+        -- what the farm does not know is told by the next full pass
+        CROSS JOIN LATERAL retally.home(s.show_id, s.total, s.key) AS h;
 
         v_written := ARRAY(SELECT a FROM retally.add_deltas(v_deltas) AS a);
         PERFORM set_config('lock_timeout', v_before, TRUE);

@@ -1,5 +1,6 @@
 -- What keeps a total from being exact, in a sentence that names the thing.
--- p_kind: missing, orphan (see compared()), misfit, or unfolded (the journal could not be added). Cores in core units.
+-- p_kind: missing, orphan (see compared()), misfit, or unfolded (the journal could not be added).
+-- Cores in core units.
 -- p_refusal: for a misfit, what a trigger or constraint of the farm said; null: the column's width.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.problem(

@@ -9,13 +9,13 @@ RETURNS TABLE (
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     SELECT
-        p.pk_show::text AS show_id,
-        p.pk_host::text AS host_id,
-        p.pk_layer::text AS layer_id,
-        p.pk_job::text AS job_id,
-        p.b_local::boolean AS local,
-        p.int_cores_reserved::bigint AS cores,
-        p.int_gpus_reserved::bigint AS gpus
+        p.pk_show::text,
+        p.pk_host::text,
+        p.pk_layer::text,
+        p.pk_job::text,
+        p.b_local::boolean,
+        p.int_cores_reserved::bigint,
+        p.int_gpus_reserved::bigint
     FROM public.proc AS p
 $$;
 COMMENT ON FUNCTION retally.procs() IS 'The farm''s procs, by what the totals need of them.';

@@ -14,7 +14,8 @@ RETURNS TABLE (
 )
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-    SELECT p.*
+    -- the columns are procs()'s
+    SELECT p.* -- noqa: AM04
     FROM retally.procs() AS p
     WHERE
         p_source <> 'journal'

@@ -26,10 +26,11 @@ AS $$
         f.farm_flag,
         f.managed OR (coalesce(f.farm_flag, FALSE) AND t.follow_farm_flag),
         m.mode,
-        EXISTS (SELECT FROM retally.scope_flag AS j WHERE j.scope = f.show_id AND j.journaled)
+        coalesce(j.journaled, FALSE)
     FROM flags AS f
     CROSS JOIN retally.setting AS t
     LEFT JOIN retally.scope_mode AS m ON f.show_id = m.scope
+    LEFT JOIN retally.scope_flag AS j ON f.show_id = j.scope
     ORDER BY f.show_name, f.show_id
 $$;
 COMMENT ON FUNCTION retally.shows() IS

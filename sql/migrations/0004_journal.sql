@@ -13,7 +13,7 @@ CREATE TABLE retally.journal (
     host_id text,
     layer_id text,
     job_id text,
-    local boolean NOT NULL,
+    local boolean NOT NULL, -- noqa: RF04
     cores bigint NOT NULL,
     gpus bigint NOT NULL
 ) WITH (
@@ -33,8 +33,8 @@ COMMENT ON COLUMN retally.pass.action IS
 CREATE TYPE retally.seizure AS (
     scope text,
     total text,
-    held text[],
-    busy text[]
+    held text [],
+    busy text []
 );
 COMMENT ON TYPE retally.seizure IS
 'Rows of a total of a scope, by key: those that a pass has locked, and those that others hold.';
