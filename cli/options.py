@@ -34,6 +34,7 @@ _METAVARS = {
     "resource_interval": "SECONDS",
     "pool_size": "N",
     "totals": f"[{'|'.join(TOTALS)}]",
+    "journal_audit": "SECONDS",
     "statement_timeout": "SECONDS",
     "shutdown_grace": "SECONDS",
     "metrics_port": "PORT",

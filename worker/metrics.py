@@ -96,7 +96,7 @@ class Metrics:
     def served(
         self, tick: str, show: str, action: str, passes: Sequence[Pass], seconds: float
     ) -> None:
-        """A show was served; ``action``: rebuilt, watched or repaired; ``seconds``: its turn."""
+        """A show was served; ``action``: what was done to it; ``seconds``: its turn."""
         counters = self._counters
         for each in passes:
             counters.rows_changed.labels(show, each.total).inc(each.rows_changed)

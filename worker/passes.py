@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING
@@ -22,6 +20,8 @@ from retally.sql.errors import (
 from retally.worker.backoff import pause_after
 from retally.worker.database import WorkerStoppingError
 from retally.worker.faults import gave_way
+from retally.worker.folding import Folding
+from retally.worker.outcome import Outcome
 from retally.worker.spread import spread
 
 if TYPE_CHECKING:
@@ -37,21 +37,6 @@ if TYPE_CHECKING:
     Claimed = tuple[Show, str]  # a show and the action of its pass
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one show in a pass; ``seconds`` with the wait for its lock.
-
-    ``found``: what was known to be adrift before, if anything was.
-    """
-
-    show: Show
-    action: str
-    found: list[Finding] | None
-    seconds: float
-    passes: Sequence[Pass] = ()
-    error: Exception | None = None
-
-
 class Passes:
     """Serves claimed shows, each with an action: rebuilt, watched or repaired."""
 
@@ -59,6 +44,7 @@ class Passes:
         self._tick = tick
         self._shared = shared
         self._report = report
+        self._folding = Folding(tick, shared)
 
     def serve(self, shows: Sequence[Claimed], failures: Mapping[str, int]) -> None:
         """One pass over these shows; ``failures``: how many passes running have failed, by id.
@@ -66,8 +52,38 @@ class Passes:
         Raises what ends the whole pass: a lost database, the worker's end, and what stands in the
         way of all shows.
         """
+        shows, served = self._fold(shows, failures)
+        if shows:
+            served += self._serve_in_full(shows, failures)
+        if recovered := sorted({show_id for show_id in served if failures[show_id]}):
+            with self._shared.database.transaction() as conn:
+                routines.note_recovery(conn, self._tick.name, recovered)
+
+    def _fold(
+        self, shows: Sequence[Claimed], failures: Mapping[str, int]
+    ) -> tuple[list[Claimed], list[str]]:
+        """Fold the journal of those that are journaled.
+
+        Answers with the shows that need a full pass, and the ids of those that need none any more.
+        """
+        self._folding.forget_others([show for show, _ in shows])
+        left = [each for each in shows if not each[0].journaled]
+        served: list[str] = []
+        if journaled := [show for show, _ in shows if show.journaled]:
+            for outcome in self._folding.fold(journaled):
+                self._shared.health.moved(self._tick.name)
+                folded = self._settle(outcome, failures)
+                if folded and self._folding.due(outcome):
+                    left.append((outcome.show, "rebuilt"))
+                elif folded:
+                    served.append(outcome.show.show_id)
+        return left, served
+
+    def _serve_in_full(self, shows: Sequence[Claimed], failures: Mapping[str, int]) -> list[str]:
+        """A full pass over these shows; the ids of those that were served."""
         started = time.monotonic()
         found = self._find(shows)
+        self._audit(shows, found)
         seconds = time.monotonic() - started
         # most shows have nothing to write: all of these are kept in one transaction
         still, others = _parted(shows, found)
@@ -85,9 +101,15 @@ class Passes:
                 served.append(outcome.show.show_id)
         if ending:
             raise ending[0]
-        if recovered := [show_id for show_id in served if failures[show_id]]:
-            with self._shared.database.transaction() as conn:
-                routines.note_recovery(conn, self._tick.name, recovered)
+        return served
+
+    def _audit(self, shows: Sequence[Claimed], found: Found) -> None:
+        """Tell of drift in journaled shows that had none when they were last looked at in full."""
+        for show, _ in shows:
+            if show.journaled and show.show_id in found and self._folding.audited(show):
+                rows = sum(finding.rows_adrift for finding in found[show.show_id])
+                if rows:
+                    self._report.audit_failed(show, rows)
 
     def _mend_together(self, shows: Sequence[Claimed], found: Found) -> list[Outcome]:
         """Mend managed shows in one transaction, which reads the procs once for all of them.
@@ -105,7 +127,7 @@ class Passes:
         try:
             with contextlib.ExitStack() as turns:
                 for show_id in sorted(show.show_id for show in managed):
-                    turns.enter_context(self._turn(show_id))
+                    turns.enter_context(self._shared.turn(show_id))
                 with self._shared.database.transaction() as conn:
                     for each in self._mend(conn, findings):
                         by_show[each.show_id].append(each)
@@ -119,9 +141,6 @@ class Passes:
             Outcome(show, "rebuilt", found[show.show_id], seconds, by_show[show.show_id])
             for show in managed
         ]
-
-    def _turn(self, show_id: str) -> threading.Lock:
-        return self._shared.writing.setdefault(show_id, threading.Lock())
 
     def _tries(
         self, shows: Sequence[Claimed], found: Found, ending: Sequence[Exception]
@@ -199,7 +218,7 @@ class Passes:
     def _serve_one(self, show: Show, action: str, found: list[Finding] | None) -> Outcome:
         started = time.monotonic()
         try:
-            with self._turn(show.show_id):
+            with self._shared.turn(show.show_id):
                 passes = self._write(show, action, found)
         except Exception as error:
             return Outcome(show, action, found, time.monotonic() - started, error=error)

@@ -117,6 +117,17 @@ class Report:
         self._metrics.fault(kind_of(error))
         _log.info("looking at each show by itself", tick=self._tick, reason=str(error))
 
+    def audit_failed(self, show: Show, rows: int) -> None:
+        """A full pass found drift in a journaled show, which is to have none."""
+        self._metrics.fault("journal_drift")
+        _log.warning(
+            "drift in a journaled show",
+            tick=self._tick,
+            show=show.name,
+            rows_adrift=rows,
+            hint="does somebody else add to its totals? `retally journal off --show` ends it",
+        )
+
     def mended_singly(self, error: RetallyError) -> None:
         """Managed shows could not be mended at once; each is mended by itself."""
         _log.info("mending each show by itself", tick=self._tick, reason=str(error))

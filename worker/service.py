@@ -87,6 +87,7 @@ class Service:
                 self._stop,
                 self._metrics,
                 self._health,
+                self._settings.journal_audit,
             )
             for tick in self._ticks:
                 grid = GridTrigger(tick.interval)

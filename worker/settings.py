@@ -116,6 +116,10 @@ class WorkerSettings(DatabaseSettings):
         description="What becomes of shows that are not managed and have no mode of their own:"
         " nothing, drift is told, or drift is repaired.",
     )
+    journal_audit: Seconds = Field(
+        default=600.0,
+        description="Seconds between full passes over a journaled show, which its ticks just fold.",
+    )
     statement_timeout: Seconds = Field(
         default=60.0, description="Seconds after which the server ends a statement."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from retally.worker.passes import Passes
 from retally.worker.report import Report
 
 if TYPE_CHECKING:
-    import threading
     from concurrent.futures import Executor
 
     from retally.procedures import Claim, Show
@@ -41,9 +41,10 @@ class Shared:
     """What the ticks of one worker share.
 
     ``menders``: the threads that mend, ``width`` of them. ``unmanaged``: what becomes of unmanaged
-    shows without a mode of their own. ``stop``: begin nothing new. ``writing``: a lock per show, so
-    that two ticks of one worker wait for each other, where the database would turn the second one
-    away until its next interval.
+    shows without a mode of their own. ``stop``: begin nothing new. ``journal_audit``: seconds
+    between full passes over a journaled show. ``writing``: a lock per show, so that two ticks of
+    one worker wait for each other, where the database would turn the second one away until its
+    next interval.
     """
 
     database: Database
@@ -54,7 +55,12 @@ class Shared:
     stop: threading.Event
     metrics: Metrics
     health: Health
+    journal_audit: float = 600.0
     writing: dict[str, threading.Lock] = field(default_factory=dict)
+
+    def turn(self, show_id: str) -> threading.Lock:
+        """To be held by whoever writes the totals of this show."""
+        return self.writing.setdefault(show_id, threading.Lock())
 
 
 def planned(settings: WorkerSettings) -> tuple[Tick, ...]:

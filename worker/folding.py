@@ -1,0 +1,85 @@
+"""Journaled shows: their journal is folded at every tick, and a full pass is made now and then."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from retally.procedures import journal
+from retally.sql.errors import DatabaseUnreachableError, RetallyError
+from retally.worker.database import WorkerStoppingError
+from retally.worker.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from retally.procedures import Pass, Show
+    from retally.worker.ticks import Shared, Tick
+
+
+class Folding:
+    """Folds the journal of shows, and remembers when each of them last had a full pass."""
+
+    def __init__(self, tick: Tick, shared: Shared) -> None:
+        self._tick = tick
+        self._shared = shared
+        self._audited: dict[str, float] = {}
+
+    def fold(self, shows: Sequence[Show]) -> Iterator[Outcome]:
+        """Fold the journal of these shows in one transaction; where that fails, one by one.
+
+        Raises what ends the whole pass: a lost database, and the worker's end.
+        """
+        try:
+            yield from self._together(shows)
+        except (WorkerStoppingError, DatabaseUnreachableError):
+            raise
+        except RetallyError as error:
+            if len(shows) == 1:
+                yield Outcome(shows[0], "folded", None, 0.0, error=error)
+                return
+            for show in shows:
+                if not self._shared.stop.is_set():
+                    yield from self.fold([show])
+
+    def due(self, outcome: Outcome) -> bool:
+        """Whether a full pass over this show is due: by time, or as its fold has left rows."""
+        if outcome.error is not None:
+            return False
+        left = any(each.rows_failed for each in outcome.passes)
+        last = self._audited.get(outcome.show.show_id)
+        return left or last is None or time.monotonic() >= last + self._shared.journal_audit
+
+    def audited(self, show: Show) -> bool:
+        """A full pass was made; whether one was made before, so that there should be no drift."""
+        before = show.show_id in self._audited
+        self._audited[show.show_id] = time.monotonic()
+        return before
+
+    def forget_others(self, shows: Sequence[Show]) -> None:
+        """A show that is not journaled, for whatever time, is looked at first when it is again."""
+        for show in shows:
+            if not show.journaled:
+                self._audited.pop(show.show_id, None)
+
+    def _together(self, shows: Sequence[Show]) -> list[Outcome]:
+        started = time.monotonic()
+        by_show: dict[str, list[Pass]] = defaultdict(list)
+        with contextlib.ExitStack() as turns:
+            for show_id in sorted(show.show_id for show in shows):
+                turns.enter_context(self._shared.turn(show_id))
+            with self._shared.database.transaction() as conn:
+                for each in journal.fold(
+                    conn,
+                    [show.show_id for show in shows],
+                    wait=False,
+                    tick=self._tick.name,
+                    worker=self._shared.worker,
+                ):
+                    by_show[each.show_id].append(each)
+        seconds = time.monotonic() - started
+        return [
+            Outcome(show, "folded", None, seconds, tuple(by_show[show.show_id])) for show in shows
+        ]

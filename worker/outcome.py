@@ -1,0 +1,26 @@
+"""What became of one show in a pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retally.procedures import Finding, Pass, Show
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one show in a pass; ``seconds`` with the wait for its lock.
+
+    ``found``: what was known to be adrift before, if anything was.
+    """
+
+    show: Show
+    action: str
+    found: list[Finding] | None
+    seconds: float
+    passes: Sequence[Pass] = ()
+    error: Exception | None = None
