@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retally.cli.output import cores, counted
-from retally.cli.serving import look_at_shows
+from retally.cli.serving import look_at_journal, look_at_shows
 from retally.cli.symptoms import Check, Question, Symptom, duration, listed, problem, warning
 from retally.procedures import checks, rights, routines
 
@@ -297,6 +297,7 @@ INSTALLED = (
     Check("indexes", "ticks and bookings find their rows by an index", _indexes),
     Check("transactions", "none is open for long", _transactions),
     Check("shows", "every show that is to be rebuilt is served", look_at_shows, _LOOKERS),
+    Check("journal", "its triggers are there while a show is journaled", look_at_journal, _LOOKERS),
     Check("procs", "show, job, layer and host of every proc are known", _procs),
     Check("rows", "every total has its row", _rows, _LOOKERS),
     Check("vacuum", "autovacuum keeps up", _vacuum),

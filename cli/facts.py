@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row
 
+from retally.cli.output import counted
 from retally.procedures import routines
 from retally.sql.errors import translated
 from retally.sql.migrate import known_version, schema_version
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import psycopg
+
+    from retally.procedures import Show
+    from retally.procedures.journal import JournalState
 
 
 @dataclass(frozen=True)
@@ -97,3 +103,14 @@ def flags(conn: psycopg.Connection) -> str:
     in_force = routines.override(conn)
     ours = "per show" if in_force == "per-show" else f"override {in_force}"
     return f"retally's {ours}; {farm}"
+
+
+def journal_line(shows: Sequence[Show], state: JournalState) -> str:
+    """How the journal stands: who is journaled, the triggers on proc, what waits to be folded."""
+    journaled = sum(show.journaled for show in shows)
+    if not journaled and not state.triggers:
+        return "off"
+    if not journaled:
+        return "off, but its triggers are on proc: `retally journal --all off` takes them away"
+    entries = "1 entry" if state.entries == 1 else f"{state.entries:,} entries"
+    return f"{counted(journaled, 'show')}, triggers on proc, {entries} to fold"

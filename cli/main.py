@@ -16,6 +16,7 @@ from retally.cli.errors import TypedErrorGroup
 from retally.cli.farm import farm
 from retally.cli.grants import grants
 from retally.cli.install import install
+from retally.cli.journal import journal
 from retally.cli.ledger import ledger
 from retally.cli.managed import managed
 from retally.cli.output import print_anything
@@ -63,6 +64,7 @@ for _command in (
     undo,
     managed,
     unmanaged,
+    journal,
     prune,
     worker,
     settings_command,

@@ -83,6 +83,8 @@ class ShowNow:
     @property
     def mode(self) -> str:
         """What the ticks do to it."""
+        if self.show.journaled:
+            return "journal"
         return "rebuild" if self.show.rebuilt else self.show.mode or "default"
 
     def summed(self, name: str) -> int | None:

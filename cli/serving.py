@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from retally.cli.output import counted
 from retally.cli.symptoms import Question, Symptom, listed, problem, warning
-from retally.procedures import served
+from retally.procedures import routines, served
+from retally.procedures.journal import journal_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from retally.procedures.served import UnservedShow
 
 _LATE_SECONDS = 180.0  # a pg_cron job once a minute, and one that is missed, are in time
+_JOURNAL_TRIGGERS = 3
+_MANY_ENTRIES = 100_000  # folded in a second or two, so somebody should have
 _START = (
     "start `retally worker`, or let pg_cron call retally.recompute_all(); or take the flag away:"
     " retally managed"
@@ -77,3 +80,32 @@ def _adrift(conn: psycopg.Connection) -> list[Symptom]:
             f" retally unmanaged --show '{name}' repair",
         )
     ]
+
+
+def look_at_journal(conn: psycopg.Connection, _: Question) -> list[Symptom]:
+    """Whether what journaled shows book is journaled and folded, and nothing of it is left over."""
+    state = journal_state(conn)
+    journaled = [show.name for show in routines.shows(conn) if show.journaled]
+    if journaled and state.triggers < _JOURNAL_TRIGGERS:
+        return [
+            problem(
+                f"{state.triggers} of the journal's {_JOURNAL_TRIGGERS} triggers work on proc: what"
+                f" {listed(journaled)} book is not counted before the next full pass",
+                "as proc's owner: `retally journal --all off`, then on again for these shows",
+            )
+        ]
+    if state.triggers and not journaled:
+        return [
+            warning(
+                "the journal's triggers are on proc, and no show is journaled",
+                "as proc's owner: `retally journal --all off`",
+            )
+        ]
+    if state.entries > _MANY_ENTRIES:
+        return [
+            warning(
+                f"{state.entries:,} entries of the journal wait to be folded",
+                "let a worker run, and look in its log for why it does not fold them",
+            )
+        ]
+    return []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from retally.cli.facts import described, farm, flags, versions
+from retally.cli.facts import described, farm, flags, journal_line, versions
 from retally.cli.options import database, format_option
 from retally.cli.output import TABLE_ROWS, Row, console, counted, note, print_rows
 from retally.cli.overview import (
@@ -22,6 +22,7 @@ from retally.cli.workers import COLUMNS as WORKER_COLUMNS
 from retally.cli.workers import TABLE as WORKER_TABLE
 from retally.cli.workers import gone_line, ticks_line, worker_lines, worker_rows
 from retally.procedures import Show, routines
+from retally.procedures.journal import journal_state
 from retally.procedures.kept import Kept, kept
 from retally.sql.migrate import require_current
 
@@ -34,6 +35,7 @@ _COLUMNS = (
     "show",
     "managed",
     "farm_flag",
+    "journaled",
     "mode",
     "written_by",
     "last_pass",
@@ -72,7 +74,8 @@ def status(conn: psycopg.Connection, style: str, workers: bool) -> None:
     \b
     Written by   bookings: each increments the totals (or, through retally, leaves them alone);
                  scheduler: the farm's own, for shows that it flags; ticks: retally's
-    Mode         rebuild: of managed shows; watch, repair, off: of the others; default: what the
+    Mode         rebuild: of managed shows; journal: of journaled ones (their totals are folded,
+                 see `retally journal`); watch, repair, off: of the others; default: what the
                  worker's setting --unmanaged says
     Last pass    how long ago, tick by tick
     Adrift       rows left adrift; changed, deferred, failed: rows of the latest passes; "-" where
@@ -105,6 +108,8 @@ def status(conn: psycopg.Connection, style: str, workers: bool) -> None:
             note(f"passes: {why}")
         return
     click.echo(f"flags       {flags(conn)}")
+    shows = [each.show for each in rows]
+    click.echo(f"journal     {journal_line(shows, journal_state(conn))}")
     for title, line in _told(rows, state):
         click.echo(f"{title:<12}{line}")
     click.echo()
@@ -175,6 +180,7 @@ def _row(row: ShowNow) -> Row:
         "show": row.show.name,
         "managed": row.show.managed,
         "farm_flag": row.show.farm_flag,
+        "journaled": row.show.journaled,
         "mode": row.mode,
         "written_by": _writer(row.show),
         "last_pass": last.finished_at if last else None,

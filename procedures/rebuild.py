@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from retally.procedures import repairs, routines
+from retally.procedures import journal, repairs, routines
 from retally.procedures.records import BY_HAND
 from retally.sql.errors import DatabaseError, DatabaseUnreachableError, RetallyError, ShowBusyError
 
@@ -75,10 +75,10 @@ def rebuild(
     busy. ``repaired``: those of them that are repaired, all in one run of the ledger. A show that
     fails holds up no other one; DatabaseUnreachableError ends the run.
     """
+    passes: list[Pass] = []
+    failures = _fold(conn, show_ids, wait=wait, patience=patience)
     found = _find(conn, show_ids, totals)
     work = _Rebuild(conn, wait, patience, repaired)
-    passes: list[Pass] = []
-    failures: list[Failure] = []
     for show_id in show_ids:
         try:
             mine = found[show_id] if found else routines.findings(conn, [show_id], totals)
@@ -89,6 +89,25 @@ def rebuild(
             failures.append(Failure(show_id, error))
         on_show(show_id)
     return Outcome(tuple(passes), tuple(failures), work.run)
+
+
+def _fold(
+    conn: psycopg.Connection, show_ids: Sequence[str], *, wait: bool, patience: float
+) -> list[Failure]:
+    """Fold the journal first, which is no drift; the journaled shows whose rows stayed busy."""
+    journaled = [show.show_id for show in routines.shows(conn) if show.journaled]
+    wanted = [show_id for show_id in show_ids if show_id in journaled]
+    until = time.monotonic() + patience
+    while wanted:
+        try:
+            with conn.transaction():
+                journal.fold(conn, wanted, wait=wait)
+        except ShowBusyError as error:
+            if not wait or time.monotonic() >= until:
+                return [Failure(show_id, error) for show_id in wanted]
+        else:
+            break
+    return []
 
 
 def _find(

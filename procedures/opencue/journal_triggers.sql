@@ -1,4 +1,4 @@
--- How many triggers of the journal are on the farm's proc: three while a show is journaled.
+-- How many triggers of the journal work on the farm's proc: three while a show is journaled.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.journal_triggers()
 RETURNS bigint
@@ -10,6 +10,7 @@ AS $$
     WHERE
         t.tgrelid = to_regclass('public.proc')
         AND p.pronamespace = to_regnamespace('retally')
+        AND t.tgenabled IN ('O', 'A')
 $$;
 COMMENT ON FUNCTION retally.journal_triggers() IS
-'How many triggers of the journal are on the farm''s proc.';
+'How many triggers of the journal work on the farm''s proc.';
