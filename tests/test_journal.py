@@ -267,8 +267,7 @@ def change_a_proc(conn: psycopg.Connection, draw: random.Random) -> None:
         conn.execute(f"DELETE FROM proc WHERE pk_proc = {one}", (salt,))
     elif kind == 1:
         conn.execute(
-            "UPDATE proc SET int_cores_reserved = %s, b_local = NOT b_local"
-            f" WHERE pk_proc = {one}",
+            f"UPDATE proc SET int_cores_reserved = %s, b_local = NOT b_local WHERE pk_proc = {one}",
             (draw.randint(1, 900), salt),
         )
     else:

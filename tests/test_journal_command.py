@@ -1,0 +1,164 @@
+"""``retally journal``, and what other commands make of a journaled show."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from doctor_run import lines, run
+from small_farm import Rows, Work, make_work, manage
+from test_cli import runner_for
+
+from retally.procedures import uninstall
+from retally.procedures.journal import journal_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psycopg
+    from test_cli import Retally
+
+    Connect = Callable[[], psycopg.Connection]
+
+_TRIGGERS = """
+SELECT t.tgrelid::regclass::text, t.tgname::text FROM pg_trigger AS t
+INNER JOIN pg_class AS c ON t.tgrelid = c.oid
+WHERE c.relnamespace = 'public'::regnamespace ORDER BY 1, 2
+"""
+
+
+@pytest.fixture
+def retally(farm_db: psycopg.Connection) -> Retally:
+    """Runs the command on the database of ``farm_db``."""
+    return runner_for(farm_db)
+
+
+@pytest.fixture
+def comet(farm_db: psycopg.Connection) -> Work:
+    """The managed show comet, with a proc that its totals do not know yet."""
+    work = make_work(Rows(farm_db), "comet")
+    manage(farm_db, work, True)
+    Rows(farm_db).proc(work.host, work.show, work.job, work.layer, cores=300)
+    return work
+
+
+@pytest.mark.usefixtures("comet")
+def test_a_show_is_journaled_and_its_totals_are_true_from_then_on(retally: Retally) -> None:
+    result = retally("journal", "--show", "comet", "on", "--format", "json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == [{"show": "comet", "managed": True, "journaled": True}]
+    assert result.stderr == "journal: 1 show, triggers on proc, 0 entries to fold\n"
+    assert retally("drift").exit_code == 0
+
+
+def test_recompute_folds_what_waits(
+    farm_db: psycopg.Connection, retally: Retally, comet: Work
+) -> None:
+    retally("journal", "--show", "comet", "on")
+    Rows(farm_db).proc(comet.host, comet.show, comet.job, comet.layer)
+    assert "1 entry to fold" in retally("journal").stderr
+    assert retally("drift").exit_code == 3
+    assert retally("recompute", "--all").exit_code == 0
+    assert retally("drift").exit_code == 0
+    assert journal_state(farm_db).entries == 0
+
+
+def test_off_leaves_no_trace_on_the_farm(
+    farm_db: psycopg.Connection, retally: Retally, comet: Work
+) -> None:
+    before = farm_db.execute(_TRIGGERS).fetchall()
+    retally("journal", "--all", "on")
+    Rows(farm_db).proc(comet.host, comet.show, comet.job, comet.layer)
+    assert farm_db.execute(_TRIGGERS).fetchall() != before
+    result = retally("journal", "--all", "off")
+    assert (result.exit_code, result.stderr) == (0, "journal: off\n")
+    assert farm_db.execute(_TRIGGERS).fetchall() == before
+    assert retally("drift").exit_code == 0
+
+
+@pytest.mark.usefixtures("comet")
+def test_uninstall_takes_the_triggers_along(farm_db: psycopg.Connection, retally: Retally) -> None:
+    before = farm_db.execute(_TRIGGERS).fetchall()
+    retally("journal", "--all", "on")
+    assert uninstall(farm_db)
+    assert farm_db.execute(_TRIGGERS).fetchall() == before
+
+
+def test_an_unmanaged_show_is_refused_by_name_and_left_by_all(
+    farm_db: psycopg.Connection, retally: Retally, comet: Work
+) -> None:
+    make_work(Rows(farm_db), "other")
+    result = retally("journal", "--show", "other", "on")
+    assert result.exit_code == 1
+    assert 'show "other" is not managed' not in result.stdout
+    assert "is not managed" in result.stderr
+    assert "retally managed" in result.stderr
+    assert comet
+    result = retally("journal", "--all", "on")
+    assert result.exit_code == 0
+    assert "left, as they are not managed: 1 show\n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("on",), "which show?"),
+        (("--all", "--show", "comet", "on"), "leave --show away"),
+        (("--show", "comet", "perhaps"), "'perhaps' is not one of"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(
+    retally: Retally, comet: Work, arguments: tuple[str, ...], message: str
+) -> None:
+    result = retally("journal", *arguments)
+    assert comet
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_writer_in_flight_is_exit_code_5(
+    farm_db: psycopg.Connection, connect: Connect, retally: Retally, comet: Work
+) -> None:
+    farm_db.execute("UPDATE retally.setting SET longest_flip = '50 ms'")
+    writer = connect()
+    with writer.transaction():
+        Rows(writer).proc(comet.host, comet.show, comet.job, comet.layer)
+        result = retally("journal", "--show", "comet", "on")
+    assert result.exit_code == 5
+    assert "proc locked for too long" in result.stderr
+
+
+def test_status_says_who_is_journaled(retally: Retally, comet: Work) -> None:
+    assert comet
+    assert "journal     off\n" in retally("status").stdout
+    retally("journal", "--all", "on")
+    table = retally("status").stdout
+    assert "journal     1 show, triggers on proc, 0 entries to fold\n" in table
+    (row,) = json.loads(retally("status", "--format", "json").stdout)
+    assert (row["journaled"], row["mode"]) == (True, "journal")
+
+
+def test_a_flip_leaves_triggers_that_status_and_doctor_tell_of(
+    farm_db: psycopg.Connection, retally: Retally, comet: Work
+) -> None:
+    retally("journal", "--all", "on")
+    manage(farm_db, comet, False)
+    assert "`retally journal --all off` takes them away" in retally("status").stdout
+    told = {line["check"]: line for line in lines(run(farm_db.info.dsn, "--format", "json"))}
+    assert told["journal"]["state"] == "warning"
+    retally("journal", "--all", "off")
+    assert journal_state(farm_db).triggers == 0
+
+
+@pytest.mark.usefixtures("comet")
+def test_doctor_finds_a_trigger_that_is_gone_and_none_of_ours_odd(
+    farm_db: psycopg.Connection, retally: Retally
+) -> None:
+    retally("journal", "--all", "on")
+    before = {line["check"]: line for line in lines(run(farm_db.info.dsn, "--format", "json"))}
+    assert (before["journal"]["state"], before["triggers"]["state"]) == ("ok", "ok")
+    farm_db.execute("ALTER TABLE proc DISABLE TRIGGER retally_released")
+    after = {line["check"]: line for line in lines(run(farm_db.info.dsn, "--format", "json"))}
+    assert after["journal"]["state"] == "problem"
+    assert "2 of the journal's 3 triggers" in after["journal"]["seen"]
