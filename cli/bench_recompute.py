@@ -34,6 +34,7 @@ _SCENARIOS = {
     "busy1": Scenario.BUSY_1,
     "busy10": Scenario.BUSY_10,
     "cold": Scenario.COLD,
+    "changed1000": Scenario.CHANGED_1000,
 }
 _COLUMNS = (
     "procs", "scenario", "method", "seconds", "limit_times", "retally_times", "wal_bytes",
@@ -100,10 +101,12 @@ def recompute(
     """A pass over all totals, beside other ways to rebuild them.
 
     quiet: nothing has changed since the last pass. busy1 and busy10: 1 % and 10 % of the procs
-    have, half of them released and as many booked elsewhere. cold: every total is wrong. The limit
-    is a sum over all procs, which no method can undercut. All methods find the same farm, alike
-    before each. "times the limit" and "times retally" say how many times as long as that sum, and
-    as retally over all shows, the line took. The exit code does not depend on the bars.
+    have, half of them released and as many booked elsewhere; changed1000: just 1,000 procs. cold:
+    every total is wrong. "retally, journal" folds the journal of all shows. The limit is a sum over
+    all procs, which no full pass can undercut. All methods find the same farm, alike before each.
+    "times the limit" and "times retally" say how many times as long as that sum, and as retally
+    over all shows, the line took. From 1,000,000 procs on some methods are left out. The exit code
+    does not depend on the bars.
 
     \b
     Example:

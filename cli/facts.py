@@ -9,6 +9,7 @@ from psycopg.rows import class_row
 
 from retally.cli.output import counted
 from retally.procedures import routines
+from retally.procedures.journal import TRIGGERS
 from retally.sql.errors import translated
 from retally.sql.migrate import known_version, schema_version
 
@@ -113,4 +114,9 @@ def journal_line(shows: Sequence[Show], state: JournalState) -> str:
     if not journaled:
         return "off, but its triggers are on proc: `retally journal --all off` takes them away"
     entries = "1 entry" if state.entries == 1 else f"{state.entries:,} entries"
-    return f"{counted(journaled, 'show')}, triggers on proc, {entries} to fold"
+    triggers = (
+        "triggers on proc"
+        if state.triggers >= TRIGGERS
+        else f"only {state.triggers} of {TRIGGERS} triggers on proc (see `retally doctor`)"
+    )
+    return f"{counted(journaled, 'show')}, {triggers}, {entries} to fold"

@@ -14,7 +14,7 @@ from retally.cli.output import counted, note, print_rows
 from retally.procedures import TOTALS, Show
 from retally.procedures.journal import journal_state, set_journal
 from retally.procedures.rebuild import rebuild
-from retally.sql.errors import PermissionDeniedError, RetallyError
+from retally.sql.errors import DatabaseUnreachableError, PermissionDeniedError, RetallyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,8 +45,9 @@ def journal(
     full pass is still made now and then (the worker's --journal-audit). For shows whose totals
     nobody else adds to. `off` for the last show takes the triggers away.
 
-    Both wait for transactions that are writing procs, a few seconds at most, and new ones wait
-    behind; exit code 5 when they took longer. The totals are rebuilt afterwards.
+    Both take the owner of proc, and wait for transactions that are writing procs, a few seconds at
+    most, and new ones wait behind. The totals are rebuilt afterwards. Exit code 0 when done, 5 when
+    others held proc or rows of totals for too long, 1 for a show that is not managed.
 
     \b
     Example:
@@ -78,14 +79,33 @@ def _tell_left(shows: Sequence[Show]) -> None:
 
 def _switch(conn: psycopg.Connection, shows: Sequence[Show], *, on: bool) -> Exit:
     """Set it, and make the totals true: nobody else has counted what came before, or was left."""
-    try:
-        for show in shows:
+    done: list[Show] = []
+    failed: RetallyError | None = None
+    # those that are refused come first, so that nothing has changed by then
+    for show in sorted(shows, key=lambda show: show.managed):
+        try:
             set_journal(conn, show.show_id, on=on)
-    except PermissionDeniedError as error:
-        raise PermissionDeniedError(str(error), _OWNER) from error
-    rebuilt = [show for show in shows if show.rebuilt]
-    outcome = rebuild(conn, [show.show_id for show in rebuilt], TOTALS, wait=True)
-    names = {show.show_id: show.name for show in rebuilt}
+        except DatabaseUnreachableError:
+            raise
+        except PermissionDeniedError as error:
+            failed = PermissionDeniedError(str(error), _OWNER)
+            break
+        except RetallyError as error:
+            failed = error
+            break
+        done.append(show)
+    code = _rebuild(conn, [show for show in done if show.rebuilt])
+    if failed is not None:
+        raise failed
+    return code
+
+
+def _rebuild(conn: psycopg.Connection, shows: Sequence[Show]) -> Exit:
+    names = {show.show_id: show.name for show in shows}
+    outcome = rebuild(conn, list(names), TOTALS, wait=True)
+    for each in outcome.passes:
+        for problem in each.problems:
+            note(f"note: show {names[each.show_id]}: {problem}")
     for failure in outcome.failures:
         note(f"failed: show {names[failure.show_id]}: {failure.error}")
     if any(not failure.busy for failure in outcome.failures):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from retally.cli.output import counted
 from retally.cli.symptoms import Question, Symptom, listed, problem, warning
 from retally.procedures import routines, served
-from retally.procedures.journal import journal_state
+from retally.procedures.journal import TRIGGERS, journal_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from retally.procedures.served import UnservedShow
 
 _LATE_SECONDS = 180.0  # a pg_cron job once a minute, and one that is missed, are in time
-_JOURNAL_TRIGGERS = 3
 _MANY_ENTRIES = 100_000  # folded in a second or two, so somebody should have
 _START = (
     "start `retally worker`, or let pg_cron call retally.recompute_all(); or take the flag away:"
@@ -86,10 +85,10 @@ def look_at_journal(conn: psycopg.Connection, _: Question) -> list[Symptom]:
     """Whether what journaled shows book is journaled and folded, and nothing of it is left over."""
     state = journal_state(conn)
     journaled = [show.name for show in routines.shows(conn) if show.journaled]
-    if journaled and state.triggers < _JOURNAL_TRIGGERS:
+    if journaled and state.triggers < TRIGGERS:
         return [
             problem(
-                f"{state.triggers} of the journal's {_JOURNAL_TRIGGERS} triggers work on proc: what"
+                f"{state.triggers} of the journal's {TRIGGERS} triggers work on proc: what"
                 f" {listed(journaled)} book is not counted before the next full pass",
                 "as proc's owner: `retally journal --all off`, then on again for these shows",
             )

@@ -73,10 +73,10 @@ def status(conn: psycopg.Connection, style: str, workers: bool) -> None:
 
     \b
     Written by   bookings: each increments the totals (or, through retally, leaves them alone);
-                 scheduler: the farm's own, for shows that it flags; ticks: retally's
-    Mode         rebuild: of managed shows; journal: of journaled ones (their totals are folded,
-                 see `retally journal`); watch, repair, off: of the others; default: what the
-                 worker's setting --unmanaged says
+                 journal: folded by the ticks, nobody else may add to these totals; scheduler: the
+                 farm's own, for shows that it flags; ticks: retally's
+    Mode         rebuild: of managed shows; journal: of journaled ones; watch, repair, off: of the
+                 others; default: what the worker's setting --unmanaged says
     Last pass    how long ago, tick by tick
     Adrift       rows left adrift; changed, deferred, failed: rows of the latest passes; "-" where
                  nobody looks: mode off, or none for 5 minutes (for 10 intervals of the tick, if
@@ -207,7 +207,7 @@ def _row(row: ShowNow) -> Row:
 def _writer(show: Show) -> str:
     """Who writes the totals, by the facts of OpenCue's releases."""
     if show.managed:
-        return "bookings, ticks"
+        return "journal, ticks" if show.journaled else "bookings, ticks"
     if show.farm_flag:
         return "scheduler, ticks" if show.rebuilt else "scheduler"
     return "bookings"

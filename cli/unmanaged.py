@@ -36,7 +36,7 @@ def unmanaged(
 
     off: nothing. watch: drift is found and told. repair: drift is repaired, with a ledger and
     within limits. default: as the worker's setting `unmanaged` says. A managed show is rebuilt,
-    whatever its mode. In force is what a worker with the settings of this command would do.
+    a journaled one folded, whatever its mode. In force is what a worker with the settings of this command would do.
 
     \b
     Example:
@@ -72,5 +72,11 @@ def _row(show: Show, default: str | None) -> dict[str, object]:
         "show": show.name,
         "mode": show.mode or "default",
         "rebuilt_by_ticks": show.rebuilt,
-        "in_force": "rebuilt" if show.rebuilt else show.mode or default,
+        "in_force": _in_force(show, default),
     }
+
+
+def _in_force(show: Show, default: str | None) -> str | None:
+    if show.journaled:
+        return "folded"
+    return "rebuilt" if show.rebuilt else show.mode or default

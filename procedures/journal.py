@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     import psycopg
 
 
+#: How many triggers the journal has on the farm's proc while a show is journaled.
+TRIGGERS = 3
+
+
 @dataclass(frozen=True)
 class JournalState:
-    """The journal as a whole: its triggers on the farm's proc, and entries not folded yet."""
+    """The journal as a whole: its triggers that work on the farm's proc, and entries not folded."""
 
     triggers: int
     entries: int

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from retally.bench.recompute.records import Spec
 
 # What every session of the benchmark sets, whatever the method: compiling costs more than these
-# statements take, and a hash of all layers has to fit.
-SETTINGS = {"jit": "off", "work_mem": "64MB"}
+# statements take, and a hash of all layers has to fit. No parallel plans: a pass that comes every
+# few seconds should leave the farm its cores.
+SETTINGS = {"jit": "off", "work_mem": "64MB", "max_parallel_workers_per_gather": "0"}
 #: A table that has grown by more than this is packed again before a cell.
 _GROWTH = 1.2
 
@@ -94,14 +95,14 @@ class Farm:
     def enter(self, scenario: Scenario) -> None:
         """Let happen, for good, what the scenario says, and keep the totals of before and after.
 
-        A busy one: so many procs are released, and as many booked, as half of its share.
+        Where procs have changed, half of them are released and as many booked elsewhere.
         """
         with self.session() as conn:
             conn.execute("DROP TABLE IF EXISTS bench.released, bench.booked")
-            if scenario.share:
+            changed = scenario.changed(self.size.procs)
+            if changed:
                 _each(conn, [table.stale_as_truth() for table in TABLES])
                 conn.execute("TRUNCATE bench.draw")
-                changed = round(self.size.procs * scenario.share)
                 self._draws += 1
                 draw = (f"{self._seed} {self._draws}", changed // 2)
                 conn.execute("INSERT INTO bench.draw (seed, procs) VALUES (%s, %s)", draw)

@@ -39,8 +39,8 @@ def _one_show(conn: psycopg.Connection, farm: Farm) -> None:
     conn.execute("CALL retally.recompute_show(%s)", (farm.one_show,))
 
 
-def _fold_journal(conn: psycopg.Connection, _farm: Farm) -> None:
-    conn.execute("CALL retally.fold_all()")
+def _fold_journal(conn: psycopg.Connection, farm: Farm) -> None:
+    conn.execute("SELECT count(*) FROM retally.fold(%s, FALSE)", (farm.shows,)).fetchall()
 
 
 def _journal_on(conn: psycopg.Connection, farm: Farm) -> None:
@@ -160,7 +160,7 @@ WAYS: dict[Method, Way] = {
     Method.BY_SHOW: Way(_show_by_show),
     Method.ONE: Way(_one_show),
     Method.JOURNAL: Way(
-        _fold_journal, needs=("set_journal", "fold_all"), before=_journal_on, after=_journal_off
+        _fold_journal, needs=("set_journal", "fold"), before=_journal_on, after=_journal_off
     ),
     Method.ROWS: Way(_row_by_row),
     Method.TABLES: Way(_one_update_per_table),

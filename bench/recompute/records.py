@@ -40,11 +40,12 @@ class Scenario(StrEnum):
     BUSY_1 = "busy 1 %"
     BUSY_10 = "busy 10 %"
     COLD = "cold"
+    CHANGED_1000 = "1,000 procs"
 
-    @property
-    def share(self) -> float:
-        """The part (0 to 1) of the procs that has changed."""
-        return {Scenario.BUSY_1: 0.01, Scenario.BUSY_10: 0.1}.get(self, 0.0)
+    def changed(self, procs: int) -> int:
+        """How many of so many procs have changed, half of them released and half booked."""
+        share = {Scenario.BUSY_1: 0.01, Scenario.BUSY_10: 0.1}.get(self, 0.0)
+        return min(1000, procs) if self is Scenario.CHANGED_1000 else round(procs * share)
 
 
 @dataclass(frozen=True, kw_only=True)

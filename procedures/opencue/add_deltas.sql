@@ -3,7 +3,8 @@
 -- the sum does not fit the column.
 -- The farm's triggers refuse a rise above a cap, but only while the cap stays the same: so just
 -- such a row goes through a cap of one less, put back at once under the same row lock.
--- Locks and writes: these rows. Raises 55P03.
+-- Locks and writes: these rows. Raises 55P03. The limits are asked for in subselects, which are
+-- run once; as a condition they would be asked for at every row.
 CREATE OR REPLACE FUNCTION retally.add_deltas(p_deltas retally.delta[])
 RETURNS SETOF retally.delta
 LANGUAGE plpgsql VOLATILE
@@ -23,8 +24,8 @@ BEGIN
             d.total = 'subscription'
             AND r.pk_show::text = d.scope
             AND r.pk_alloc::text = d.key
-            AND abs(r.int_cores + d.cores) <= retally.column_limit('subscription', 'int_cores')
-            AND abs(r.int_gpus + d.gpus) <= retally.column_limit('subscription', 'int_gpus')
+            AND abs(r.int_cores + d.cores) <= (SELECT retally.column_limit('subscription', 'int_cores'))
+            AND abs(r.int_gpus + d.gpus) <= (SELECT retally.column_limit('subscription', 'int_gpus'))
         RETURNING d AS delta, d.cores > 0 AND r.int_cores > r.int_burst AS over
     )
 
@@ -48,8 +49,8 @@ BEGIN
     WHERE
         d.total = 'layer'
         AND r.pk_layer::text = d.key
-        AND abs(r.int_cores + d.cores) <= retally.column_limit('layer_resource', 'int_cores')
-        AND abs(r.int_gpus + d.gpus) <= retally.column_limit('layer_resource', 'int_gpus')
+        AND abs(r.int_cores + d.cores) <= (SELECT retally.column_limit('layer_resource', 'int_cores'))
+        AND abs(r.int_gpus + d.gpus) <= (SELECT retally.column_limit('layer_resource', 'int_gpus'))
     RETURNING d.*;
 
     WITH written AS (
@@ -77,12 +78,12 @@ BEGIN
         WHERE
             d.total = 'job'
             AND r.pk_job::text = d.key
-            AND abs(r.int_cores + d.cores) <= retally.column_limit('job_resource', 'int_cores')
-            AND abs(r.int_gpus + d.gpus) <= retally.column_limit('job_resource', 'int_gpus')
+            AND abs(r.int_cores + d.cores) <= (SELECT retally.column_limit('job_resource', 'int_cores'))
+            AND abs(r.int_gpus + d.gpus) <= (SELECT retally.column_limit('job_resource', 'int_gpus'))
             AND abs(r.int_local_cores + d.local_cores)
-            <= retally.column_limit('job_resource', 'int_local_cores')
+            <= (SELECT retally.column_limit('job_resource', 'int_local_cores'))
             AND abs(r.int_local_gpus + d.local_gpus)
-            <= retally.column_limit('job_resource', 'int_local_gpus')
+            <= (SELECT retally.column_limit('job_resource', 'int_local_gpus'))
         RETURNING
             d AS delta,
             (d.cores > 0 OR d.gpus > 0)
@@ -111,8 +112,8 @@ BEGIN
     WHERE
         d.total = 'folder'
         AND r.pk_folder::text = d.key
-        AND abs(r.int_cores + d.cores) <= retally.column_limit('folder_resource', 'int_cores')
-        AND abs(r.int_gpus + d.gpus) <= retally.column_limit('folder_resource', 'int_gpus')
+        AND abs(r.int_cores + d.cores) <= (SELECT retally.column_limit('folder_resource', 'int_cores'))
+        AND abs(r.int_gpus + d.gpus) <= (SELECT retally.column_limit('folder_resource', 'int_gpus'))
     RETURNING d.*;
 
     RETURN QUERY
@@ -125,8 +126,8 @@ BEGIN
         d.total = 'point'
         AND r.pk_show::text = d.scope
         AND r.pk_dept::text = d.key
-        AND abs(r.int_cores + d.cores) <= retally.column_limit('point', 'int_cores')
-        AND abs(r.int_gpus + d.gpus) <= retally.column_limit('point', 'int_gpus')
+        AND abs(r.int_cores + d.cores) <= (SELECT retally.column_limit('point', 'int_cores'))
+        AND abs(r.int_gpus + d.gpus) <= (SELECT retally.column_limit('point', 'int_gpus'))
     RETURNING d.*;
 END
 $$;
