@@ -137,4 +137,5 @@ def _what(spec: Spec) -> str:
     more += ", own hosts" if spec.own_hosts else ""
     more += ", recomputed in a loop" if spec.recompute else ""
     more += ", acct_release sent" if spec.notify else ""
+    more += ", journaled" if spec.journaled else ""
     return f"{spec.action}{many}: {spec.mode}{more}"

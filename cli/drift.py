@@ -9,6 +9,7 @@ import click
 from psycopg import IsolationLevel
 
 from retally.cli.errors import Exit
+from retally.cli.facts import entries
 from retally.cli.options import (
     chosen_shows,
     chosen_totals,
@@ -19,6 +20,7 @@ from retally.cli.options import (
 )
 from retally.cli.output import Row, cores, counted, note, print_rows
 from retally.procedures import Drift, routines
+from retally.procedures.journal import journal_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +41,8 @@ def drift(
     """Show where the totals are not what the procs say. Reads only.
 
     One row per slot that differs: stored is the total's row, booked is the sum of its procs,
-    drift is the one minus the other. Exit code 0 when there is no drift, 3 when there is.
+    drift is the one minus the other. Exit code 0 when there is no drift, 3 when there is. A
+    journaled show differs by what is not folded yet, too: what its ticks are about to add.
 
     \b
     Example:
@@ -64,7 +67,10 @@ def _read(conn: psycopg.Connection, names: Sequence[str], totals: Sequence[str])
         for orphan in routines.orphans(conn):
             if not names or orphan.show_id in ids:
                 note(f"note: proc {orphan.proc_id} is in no total of its kind: {orphan.reason}")
-        return routines.drift(conn, ids, totals)
+        found = routines.drift(conn, ids, totals)
+        if waiting := journal_state(conn).entries if found else 0:
+            note(f"note: {entries(waiting)} of the journal to fold: what is owed is told as drift")
+        return found
 
 
 def _row(item: Drift, style: str) -> Row:

@@ -113,10 +113,14 @@ def journal_line(shows: Sequence[Show], state: JournalState) -> str:
         return "off"
     if not journaled:
         return "off, but its triggers are on proc: `retally journal --all off` takes them away"
-    entries = "1 entry" if state.entries == 1 else f"{state.entries:,} entries"
     triggers = (
         "triggers on proc"
         if state.triggers >= TRIGGERS
         else f"only {state.triggers} of {TRIGGERS} triggers on proc (see `retally doctor`)"
     )
-    return f"{counted(journaled, 'show')}, {triggers}, {entries} to fold"
+    return f"{counted(journaled, 'show')}, {triggers}, {entries(state.entries)} to fold"
+
+
+def entries(number: int) -> str:
+    """The number of entries of the journal."""
+    return "1 entry" if number == 1 else f"{number:,} entries"

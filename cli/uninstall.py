@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 def uninstall(conn: psycopg.Connection, yes: bool) -> None:
     """Take retally out of the database; the farm's tables stay as they were.
 
-    Drops the schema "retally" with its flags and records, and the triggers of `retally journal` where
-    there are any. Nothing else was ever added. Managed shows are rebuilt first, once the bookings in flight are done, so that Cuebot counts on from
-    totals that are true.
+    Drops the schema "retally" with its flags and records, and the triggers of `retally journal`.
+    Nothing else was ever added. Managed shows are rebuilt first, once the bookings in flight are
+    done, so that Cuebot counts on from totals that are true.
 
     Stop the workers first. What roles were granted on the farm's own tables stays granted: take it
     back before, by `retally grants --to ROLE --for PURPOSE --revoke --apply`. What is left of it is

@@ -36,7 +36,8 @@ def unmanaged(
 
     off: nothing. watch: drift is found and told. repair: drift is repaired, with a ledger and
     within limits. default: as the worker's setting `unmanaged` says. A managed show is rebuilt,
-    a journaled one folded, whatever its mode. In force is what a worker with the settings of this command would do.
+    a journaled one folded, whatever its mode. In force is what a worker with the settings of this
+    command would do.
 
     \b
     Example:

@@ -97,7 +97,7 @@ def test_a_busy_farm_has_changed_exactly_as_much_as_asked(farm: Farm, scenario: 
             " WHERE j.str_state IS DISTINCT FROM 'PENDING' OR j.pk_show <> b.pk_show"
             " OR l.pk_layer IS NULL OR h.pk_host IS NULL"
         ).fetchone()
-    assert len(before - after) == len(after - before) == PROCS * scenario.share / 2
+    assert len(before - after) == len(after - before) == scenario.changed(PROCS) / 2
     assert lost == (0,)
     farm.prepare(spec(scenario, Method.ALL))
     assert farm.rows_wrong(Method.ALL) > 0

@@ -16,6 +16,7 @@ from small_farm import Rows, booking, make_work, stored
 from retally.cli import main
 from retally.procedures import TOTALS, install, routines, uninstall
 from retally.procedures.booking import book
+from retally.procedures.journal import set_journal
 from retally.sql import migrate
 from retally.sql.errors import NotInstalledError, PermissionDeniedError, RetallyError, ShowBusyError
 from retally.sql.farm_build import create_schema
@@ -59,6 +60,27 @@ def test_uninstall_leaves_the_farm_as_it_was(
     assert uninstall(empty_db)
     assert dump(server, empty_db) == before
     assert not uninstall(empty_db)
+
+
+@pytest.mark.parametrize("off", [True, False], ids=["off", "on"])
+def test_uninstall_leaves_nothing_of_the_journal(
+    server: EmbeddedServer, empty_db: psycopg.Connection, off: bool
+) -> None:
+    create_schema(empty_db)
+    before = dump(server, empty_db)
+    install(empty_db)
+    between = dump(server, empty_db)
+    work = make_work(Rows(empty_db))
+    routines.set_managed(empty_db, work.show, managed=True)
+    set_journal(empty_db, work.show, on=True)
+    assert dump(server, empty_db) != between
+    book(empty_db, booking(work, core_units=300))
+    if off:
+        set_journal(empty_db, work.show, on=False)
+        assert dump(server, empty_db) == between
+    assert uninstall(empty_db)
+    assert dump(server, empty_db) == before
+    assert {stored(empty_db, work, total)[0] for total in TOTALS} == {300}
 
 
 def test_uninstall_hands_managed_shows_back_with_totals_that_are_true(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 from doctor_run import lines, run
+from psycopg.conninfo import make_conninfo
 from small_farm import Rows, Work, make_work, manage
 from test_cli import runner_for
 
-from retally.procedures import uninstall
-from retally.procedures.journal import journal_state
+from retally.cli import journal
+from retally.procedures import rights, routines, uninstall
+from retally.procedures.journal import journal_state, set_journal
+from retally.procedures.rebuild import rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +62,9 @@ def test_recompute_folds_what_waits(
     retally("journal", "--show", "comet", "on")
     Rows(farm_db).proc(comet.host, comet.show, comet.job, comet.layer)
     assert "1 entry to fold" in retally("journal").stderr
-    assert retally("drift").exit_code == 3
+    adrift = retally("drift")
+    assert adrift.exit_code == 3
+    assert "note: 1 entry of the journal to fold" in adrift.stderr
     assert retally("recompute", "--all").exit_code == 0
     assert retally("drift").exit_code == 0
     assert journal_state(farm_db).entries == 0
@@ -137,6 +143,9 @@ def test_status_says_who_is_journaled(retally: Retally, comet: Work) -> None:
     assert "journal     1 show, triggers on proc, 0 entries to fold\n" in table
     (row,) = json.loads(retally("status", "--format", "json").stdout)
     assert (row["journaled"], row["mode"]) == (True, "journal")
+    assert row["written_by"] == "journal, ticks"
+    (told,) = json.loads(retally("unmanaged", "--format", "json").stdout)
+    assert told["in_force"] == "folded"
 
 
 def test_a_flip_leaves_triggers_that_status_and_doctor_tell_of(
@@ -162,3 +171,85 @@ def test_doctor_finds_a_trigger_that_is_gone_and_none_of_ours_odd(
     after = {line["check"]: line for line in lines(run(farm_db.info.dsn, "--format", "json"))}
     assert after["journal"]["state"] == "problem"
     assert "2 of the journal's 3 triggers" in after["journal"]["seen"]
+    assert "only 2 of 3 triggers on proc" in retally("status").stdout
+    # what the advice says, where none is left, as after a restore of proc alone
+    farm_db.execute("DROP TRIGGER retally_booked ON proc; DROP TRIGGER retally_changed ON proc")
+    for switch in ("off", "on"):
+        assert retally("journal", "--show", "comet", switch).exit_code == 0
+    assert journal_state(farm_db).triggers == 3
+
+
+def test_doctor_tells_of_entries_that_nobody_folds(
+    farm_db: psycopg.Connection, retally: Retally, comet: Work
+) -> None:
+    retally("journal", "--all", "on")
+    farm_db.execute(
+        "INSERT INTO retally.journal SELECT %s, NULL, NULL, NULL, false, 1, 0"
+        " FROM generate_series(1, 100001)",
+        (comet.show,),
+    )
+    told = {line["check"]: line for line in lines(run(farm_db.info.dsn, "--format", "json"))}
+    assert told["journal"]["state"] == "warning"
+    assert told["journal"]["seen"].startswith("100,001 entries")
+
+
+@pytest.mark.usefixtures("comet")
+def test_who_does_not_own_proc_is_told_to_connect_as_its_owner(
+    farm_db: psycopg.Connection, retally: Retally, role: str
+) -> None:
+    rights.grant(farm_db, role, "worker")
+    as_role = {"RETALLY_DSN": make_conninfo(farm_db.info.dsn, user=role)}
+    result = retally("journal", "--show", "comet", "on", **as_role)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: permission denied for table proc")
+    assert "connect as its owner" in result.stderr
+    assert "retally grants" not in result.stderr
+    assert not routines.shows(farm_db)[0].journaled
+    set_journal(farm_db, "comet", on=True)
+    result = retally("journal", "--show", "comet", "off", **as_role)
+    assert result.exit_code == 1
+    assert "connect as its owner" in result.stderr
+    assert routines.shows(farm_db)[0].journaled
+
+
+def test_of_shows_by_name_an_unmanaged_one_is_refused_before_anything_changes(
+    farm_db: psycopg.Connection, retally: Retally, comet: Work
+) -> None:
+    make_work(Rows(farm_db), "other")
+    assert comet
+    result = retally("journal", "--show", "comet", "--show", "other", "on")
+    assert result.exit_code == 1
+    assert journal_state(farm_db).triggers == 0
+
+
+def test_an_unknown_show_is_one_line_that_names_it(retally: Retally, comet: Work) -> None:
+    assert comet
+    result = retally("journal", "--show", "comte", "on")
+    assert result.exit_code == 1
+    assert 'Error: there is no show "comte"' in result.stderr
+
+
+def test_rows_that_stay_busy_are_exit_code_5_and_the_show_is_journaled(
+    farm_db: psycopg.Connection,
+    connect: Connect,
+    retally: Retally,
+    comet: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(journal, "rebuild", functools.partial(rebuild, patience=0.1))
+    other = connect()
+    with other.transaction():
+        other.execute("SELECT FROM job_resource WHERE pk_job = %s FOR UPDATE", (comet.job,))
+        result = retally("journal", "--show", "comet", "on")
+    assert result.exit_code == 5
+    assert routines.shows(farm_db)[0].journaled
+
+
+@pytest.mark.usefixtures("comet")
+def test_a_row_that_cannot_be_made_exact_is_named(
+    farm_db: psycopg.Connection, retally: Retally
+) -> None:
+    farm_db.execute("DELETE FROM point")
+    result = retally("journal", "--show", "comet", "on")
+    assert result.exit_code == 0
+    assert "note: show comet: point" in result.stderr

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from small_farm import Rows, Work, booking, corrupt, make_work, stored
 
 from retally.cli import main
-from retally.procedures import TOTALS, repairs, rights, routines
+from retally.procedures import TOTALS, journal, repairs, rights, routines
 from retally.procedures import booking as bookings
 from retally.procedures.ledger import Filters, ledger
 from retally.procedures.rights import PURPOSES, Right
@@ -36,6 +36,7 @@ class Farm:
     managed: Work
     watched: Work
     repaired: Work
+    journaled: Work
     booked: Work
 
 
@@ -47,19 +48,23 @@ def farm(farm_db: psycopg.Connection) -> Farm:
     farm_db.execute("UPDATE retally.setting SET notify_releases = true, repair_share = 1")
     rows = Rows(farm_db)
     # the bursts are passed, so that a pass goes through the caps
-    works = [make_work(rows, name, burst=100) for name in ("managed", "watched", "repaired")]
+    names = ("managed", "watched", "repaired", "journaled")
+    works = [make_work(rows, name, burst=100) for name in names]
     for work in works:
         rows.proc(work.host, work.show, work.job, work.layer, cores=300, gpus=1)
         rows.proc(work.host, work.show, work.job, work.layer, cores=100, local=True)
         rows.local_share(work.host, work.job)
-    managed, watched, repaired = works
-    farm = Farm(managed, watched, repaired, make_work(rows, "booked"))
+    farm = Farm(*works, make_work(rows, "booked"))
     rows.local_share(farm.booked.host, farm.booked.job)
-    routines.set_managed(farm_db, "managed", managed=True)
+    for name in ("managed", "journaled"):
+        routines.set_managed(farm_db, name, managed=True)
+    journal.set_journal(farm_db, "journaled", on=True)
     routines.set_mode(farm_db, "watched", "watch")
     routines.set_mode(farm_db, "repaired", "repair")
     for work in works:
         farm_db.execute("CALL retally.recompute_show(%s)", (work.show,))
+    work = farm.journaled
+    rows.proc(work.host, work.show, work.job, work.layer, cores=100)
     rows.proc(farm.watched.host, farm.watched.show, "gone", None, cores=100)
     # by little: a repair that changes much is refused
     corrupt(farm_db)
@@ -101,6 +106,12 @@ def _show_passes(conn: psycopg.Connection, farm: Farm) -> None:
         routines.note_findings(conn, found, action=action, tick="t", worker="me", seconds=0)
 
 
+def _fold(conn: psycopg.Connection, farm: Farm) -> None:
+    done = journal.fold(conn, [farm.journaled.show], wait=True, tick="tick", worker="me")
+    assert [each.rows_changed for each in done] == [1] * len(TOTALS)
+    assert journal.journal_state(conn).entries == 0
+
+
 def _repair(conn: psycopg.Connection, farm: Farm) -> None:
     found = routines.findings(conn, [farm.repaired.show], TOTALS)
     done = repairs.repair(
@@ -135,6 +146,7 @@ def _look(conn: psycopg.Connection, farm: Farm) -> None:
     assert len(routines.orphans(conn)) == 1
     assert routines.host_drift(conn)
     routines.override(conn)
+    assert journal.journal_state(conn).triggers == journal.TRIGGERS
     routines.last_passes(conn)
     ledger(conn, Filters(shows=[farm.repaired.show]))
     conn.execute("SELECT * FROM retally.unserved_shows('1 min')")
@@ -144,7 +156,7 @@ def _look(conn: psycopg.Connection, farm: Farm) -> None:
 
 def _book_and_release(conn: psycopg.Connection, farm: Farm) -> None:
     require_current(conn)
-    for work in (farm.managed, farm.booked):
+    for work in (farm.managed, farm.booked, farm.journaled):
         asked = booking(work, core_units=10)
         share = booking(work, core_units=10, local=True)
         too_much = booking(work, core_units=10**6)
@@ -167,7 +179,7 @@ def _be_refused(conn: psycopg.Connection, farm: Farm) -> None:
 
 
 STEPS: dict[str, list[Step]] = {
-    "worker": [_look, _show_passes, _repair, _fail_and_recover, _flip],
+    "worker": [_look, _show_passes, _fold, _repair, _fail_and_recover, _flip],
     "dispatcher": [_book_and_release, _be_refused],
     "reader": [_look],
 }
@@ -182,7 +194,8 @@ def test_a_worker_and_every_command_run_with_the_rights_of_a_worker(
     working = threading.Thread(target=worker.run, args=(requests,))
     working.start()
     seen = "SELECT count(*) FROM retally.pass WHERE tick <> 'by hand'"
-    while farm_db.execute(seen).fetchone() != (4 * len(TOTALS),):
+    # a fold is over all totals, in either tick
+    while farm_db.execute(seen).fetchone() != (6 * len(TOTALS),):
         assert working.is_alive()
     requests.stop.set()
     working.join()
@@ -190,6 +203,7 @@ def test_a_worker_and_every_command_run_with_the_rights_of_a_worker(
     assert stored(farm_db, farm.managed, "job")[:3] == (300, 1, 100)
     assert stored(farm_db, farm.watched, "job")[0] == 293
     assert stored(farm_db, farm.repaired, "job")[:3] == (300, 1, 100)
+    assert stored(farm_db, farm.journaled, "job")[:3] == (400, 1, 100)
     (repaired,) = {entry.run for entry in ledger(farm_db, Filters(totals=["job"]))}
     for args, code in (
         (("status",), 0),

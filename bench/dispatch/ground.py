@@ -11,6 +11,7 @@ from retally.bench.dispatch.records import Action, Mode
 from retally.bench.errors import BenchError
 from retally.bench.place import await_alone
 from retally.procedures import TOTALS, install, routines
+from retally.procedures.journal import set_journal
 from retally.sql.errors import translated
 from retally.sql.farm_build import FarmSize, create_farm
 
@@ -132,6 +133,8 @@ class Ground:
                 self._each(booked.as_string(self.conn))
             self.conn.execute("UPDATE retally.setting SET notify_releases = %s", (spec.notify,))
         routines.set_managed(self.conn, self.target.show, managed=_managed(spec))
+        if spec.journaled:
+            set_journal(self.conn, self.target.show, on=True)
         with translated():
             self.conn.execute(_VACUUM)
 

@@ -33,6 +33,7 @@ class Spec:
     ``recompute``: the show is recomputed in a loop beside it. ``notify``: releases send
     acct_release, and somebody listens. ``prepared``: the statements are, on the server.
     ``own_hosts``: each client draws from a part of the hosts of its own, not from all of them.
+    ``journaled``: the show is, so that each booking leaves an entry in the journal.
     """
 
     mode: Mode
@@ -43,6 +44,7 @@ class Spec:
     notify: bool = False
     prepared: bool = True
     own_hosts: bool = False
+    journaled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,12 @@ def specs(plan: Plan, number: int = 0) -> list[Spec]:
         Spec(mode=Mode.FLAG_ON, clients=RELEASE_CLIENTS, action=Action.RELEASE, notify=notify)
         for notify in (False, True)
     ]
-    return single + unprepared + beside + batches + compared + releases
+    journaled = [Spec(mode=Mode.FLAG_ON, clients=clients, journaled=True) for clients in some]
+    journaled += [
+        Spec(mode=Mode.FLAG_ON, clients=BATCH_CLIENTS, batch=100, journaled=True),
+        Spec(mode=Mode.FLAG_ON, clients=RELEASE_CLIENTS, action=Action.RELEASE, journaled=True),
+    ]
+    return single + unprepared + beside + batches + compared + releases + journaled
 
 
 def run(dsn: str | None, plan: Plan, tell: Tell) -> Run:

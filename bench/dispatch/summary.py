@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _HOT = 64  # clients of the bars that compare modes
 _FEWEST, _MOST = 16, 256  # between them throughput may not fall
 _BATCH = 100
+_JOURNAL = 1.25  # the price of the journal on a booking
 
 
 def lines(cells: Sequence[Cell]) -> tuple[Line, ...]:
@@ -34,6 +35,7 @@ def bars(cells: Sequence[Cell]) -> tuple[Bar, ...]:
         _steady(cells),
         _times(cells, Mode.BARE, clients, 1.2, "at every number of clients"),
         _batches(cells),
+        _journaled(cells),
         _count("deadlocks, flag on", on, lambda cell: cell.deadlocks),
         _count("deadlocks, flag off beside a recompute", beside, lambda cell: cell.deadlocks),
         _count("errors of any kind", cells, _errors),
@@ -83,6 +85,7 @@ def _place(spec: Spec) -> tuple[object, ...]:
         spec.clients,
         [*Mode].index(spec.mode),
         spec.notify,
+        spec.journaled,
     )
 
 
@@ -131,6 +134,20 @@ def _batches(cells: Sequence[Cell]) -> Bar:
     if not rates:
         return Bar(promise, "not measured", None)
     return Bar(promise, f"{median(rates):,.0f}", median(rates) >= 12_000)
+
+
+def _journaled(cells: Sequence[Cell]) -> Bar:
+    promise = f"flag on, journaled: a booking costs at most {_JOURNAL:g} times"
+    found = {
+        spec.clients: times
+        for spec in sorted({cell.spec for cell in cells}, key=_place)
+        if spec == Spec(mode=Mode.FLAG_ON, clients=spec.clients, journaled=True)
+        and (times := ratio(cells, Spec(mode=Mode.FLAG_ON, clients=spec.clients), spec))
+    }
+    if not found:
+        return Bar(promise, "not measured", None)
+    said = ", ".join(f"{times:.2f} at {clients} clients" for clients, times in found.items())
+    return Bar(promise, said, max(found.values()) <= _JOURNAL)
 
 
 def _count(what: str, cells: Sequence[Cell], count: Callable[[Cell], int]) -> Bar:

@@ -24,8 +24,10 @@ BEGIN
             d.total = 'subscription'
             AND r.pk_show::text = d.scope
             AND r.pk_alloc::text = d.key
-            AND abs(r.int_cores + d.cores) <= (SELECT retally.column_limit('subscription', 'int_cores'))
-            AND abs(r.int_gpus + d.gpus) <= (SELECT retally.column_limit('subscription', 'int_gpus'))
+            AND abs(r.int_cores + d.cores)
+            <= (SELECT retally.column_limit('subscription', 'int_cores'))
+            AND abs(r.int_gpus + d.gpus)
+            <= (SELECT retally.column_limit('subscription', 'int_gpus'))
         RETURNING d AS delta, d.cores > 0 AND r.int_cores > r.int_burst AS over
     )
 
@@ -49,8 +51,10 @@ BEGIN
     WHERE
         d.total = 'layer'
         AND r.pk_layer::text = d.key
-        AND abs(r.int_cores + d.cores) <= (SELECT retally.column_limit('layer_resource', 'int_cores'))
-        AND abs(r.int_gpus + d.gpus) <= (SELECT retally.column_limit('layer_resource', 'int_gpus'))
+        AND abs(r.int_cores + d.cores)
+        <= (SELECT retally.column_limit('layer_resource', 'int_cores'))
+        AND abs(r.int_gpus + d.gpus)
+        <= (SELECT retally.column_limit('layer_resource', 'int_gpus'))
     RETURNING d.*;
 
     WITH written AS (
@@ -78,8 +82,10 @@ BEGIN
         WHERE
             d.total = 'job'
             AND r.pk_job::text = d.key
-            AND abs(r.int_cores + d.cores) <= (SELECT retally.column_limit('job_resource', 'int_cores'))
-            AND abs(r.int_gpus + d.gpus) <= (SELECT retally.column_limit('job_resource', 'int_gpus'))
+            AND abs(r.int_cores + d.cores)
+            <= (SELECT retally.column_limit('job_resource', 'int_cores'))
+            AND abs(r.int_gpus + d.gpus)
+            <= (SELECT retally.column_limit('job_resource', 'int_gpus'))
             AND abs(r.int_local_cores + d.local_cores)
             <= (SELECT retally.column_limit('job_resource', 'int_local_cores'))
             AND abs(r.int_local_gpus + d.local_gpus)
@@ -112,8 +118,10 @@ BEGIN
     WHERE
         d.total = 'folder'
         AND r.pk_folder::text = d.key
-        AND abs(r.int_cores + d.cores) <= (SELECT retally.column_limit('folder_resource', 'int_cores'))
-        AND abs(r.int_gpus + d.gpus) <= (SELECT retally.column_limit('folder_resource', 'int_gpus'))
+        AND abs(r.int_cores + d.cores)
+        <= (SELECT retally.column_limit('folder_resource', 'int_cores'))
+        AND abs(r.int_gpus + d.gpus)
+        <= (SELECT retally.column_limit('folder_resource', 'int_gpus'))
     RETURNING d.*;
 
     RETURN QUERY
@@ -126,8 +134,10 @@ BEGIN
         d.total = 'point'
         AND r.pk_show::text = d.scope
         AND r.pk_dept::text = d.key
-        AND abs(r.int_cores + d.cores) <= (SELECT retally.column_limit('point', 'int_cores'))
-        AND abs(r.int_gpus + d.gpus) <= (SELECT retally.column_limit('point', 'int_gpus'))
+        AND abs(r.int_cores + d.cores)
+        <= (SELECT retally.column_limit('point', 'int_cores'))
+        AND abs(r.int_gpus + d.gpus)
+        <= (SELECT retally.column_limit('point', 'int_gpus'))
     RETURNING d.*;
 END
 $$;

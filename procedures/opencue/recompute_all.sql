@@ -73,7 +73,9 @@ BEGIN
                     CASE
                         WHEN v_findings IS NULL
                             THEN ARRAY(SELECT f FROM retally.findings(v_now, retally.totals()) AS f)
-                        ELSE ARRAY(SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = ANY (v_now))
+                        ELSE ARRAY(
+                            SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = ANY (v_now)
+                        )
                     END,
                     p_wait AND v_turn > 0
                 ) AS m
@@ -90,7 +92,10 @@ BEGIN
                 gpus := gpus + v_one.gpus;
                 problems := problems || ARRAY(
                     SELECT
-                        format('show %s: %s', v_names[array_position(v_ids, v_one.show_id)], p.problem)
+                        format(
+                            'show %s: %s',
+                            v_names[array_position(v_ids, v_one.show_id)], p.problem
+                        )
                     FROM unnest(v_one.problems) AS p (problem)
                 );
             END LOOP;

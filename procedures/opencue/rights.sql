@@ -30,8 +30,8 @@ BEGIN
         ),
         (
             'worker reader', 'table',
-            'retally.journal retally.scope_mode retally.pass retally.history retally.deferred retally.due '
-            'retally.worker retally.run retally.ledger', 'SELECT', NULL
+            'retally.scope_mode retally.pass retally.history retally.deferred retally.due '
+            'retally.worker retally.run retally.ledger retally.journal', 'SELECT', NULL
         ),
         (
             'worker', 'table',

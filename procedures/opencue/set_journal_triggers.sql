@@ -16,7 +16,9 @@ BEGIN
         -- without any it need not be locked
         IF EXISTS (
             SELECT FROM pg_catalog.pg_trigger AS t
-            WHERE t.tgrelid = 'public.proc'::regclass AND t.tgfoid = 'retally.journal_procs'::regproc
+            WHERE
+                t.tgrelid = 'public.proc'::regclass
+                AND t.tgfoid = 'retally.journal_procs'::regproc
         ) THEN
             DROP TRIGGER IF EXISTS retally_booked ON public.proc;
             DROP TRIGGER IF EXISTS retally_released ON public.proc;
