@@ -166,10 +166,14 @@ def _fresh_for(turn: Turn) -> timedelta:
 
 
 def ticks_of(kept: Kept | None) -> list[str]:
-    """The ticks that left passes, in the order of the totals that they serve."""
+    """The ticks that left passes, in the order of the totals that they serve.
+
+    A fold is over all totals in every tick: of ticks that do nothing else, the name has to tell.
+    """
     first: dict[str, int] = {}
     for each in kept.passes if kept else ():
-        place = TOTALS.index(each.total)
+        served = each.tick if each.action == "folded" else each.total
+        place = TOTALS.index(served) if served in TOTALS else len(TOTALS)
         first[each.tick] = min(place, first.get(each.tick, place))
     return sorted(first.keys() - {BY_HAND}, key=lambda tick: (first[tick], tick))
 

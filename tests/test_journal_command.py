@@ -13,8 +13,8 @@ from small_farm import Rows, Work, make_work, manage
 from test_cli import runner_for
 
 from retally.cli import journal
-from retally.procedures import rights, routines, uninstall
-from retally.procedures.journal import journal_state, set_journal
+from retally.procedures import TOTALS, rights, routines, uninstall
+from retally.procedures.journal import fold, journal_state, set_journal
 from retally.procedures.rebuild import rebuild
 
 if TYPE_CHECKING:
@@ -253,3 +253,20 @@ def test_a_row_that_cannot_be_made_exact_is_named(
     result = retally("journal", "--show", "comet", "on")
     assert result.exit_code == 0
     assert "note: show comet: point" in result.stderr
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_ticks_are_told_in_their_order_though_each_fold_is_over_all_totals(
+    farm_db: psycopg.Connection, retally: Retally, comet: Work, others: int
+) -> None:
+    retally("journal", "--all", "on")
+    for tick, totals in (("resource", TOTALS[1:]), ("subscription", TOTALS[:1])):
+        routines.claim_due(farm_db, tick, 10, [comet.show], "me")
+        fold(farm_db, [comet.show], wait=True, tick=tick, worker="me")
+        for _ in range(others):
+            show = make_work(Rows(farm_db)).show
+            found = routines.findings(farm_db, [show], totals)
+            routines.note_findings(
+                farm_db, found, action="watched", tick=tick, worker="me", seconds=0
+            )
+    assert "subscription every 10 s, resource every 10 s; under" in retally("status").stdout

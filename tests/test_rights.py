@@ -54,7 +54,8 @@ def farm(farm_db: psycopg.Connection) -> Farm:
         rows.proc(work.host, work.show, work.job, work.layer, cores=300, gpus=1)
         rows.proc(work.host, work.show, work.job, work.layer, cores=100, local=True)
         rows.local_share(work.host, work.job)
-    farm = Farm(*works, make_work(rows, "booked"))
+    managed, watched, repaired, journaled = works
+    farm = Farm(managed, watched, repaired, journaled, make_work(rows, "booked"))
     rows.local_share(farm.booked.host, farm.booked.job)
     for name in ("managed", "journaled"):
         routines.set_managed(farm_db, name, managed=True)
