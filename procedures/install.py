@@ -190,8 +190,14 @@ def _hand_back(conn: psycopg.Connection) -> None:
 def _drop_triggers(conn: psycopg.Connection) -> None:
     """Take the journal's triggers off the farm's proc; who books waits as long as this takes."""
     conn.execute("SET LOCAL lock_timeout = '5s'")
-    for (name,) in conn.execute(_TRIGGERS).fetchall():
-        conn.execute(sql.SQL("DROP TRIGGER {} ON public.proc").format(sql.Identifier(name)))
+    try:
+        for (name,) in conn.execute(_TRIGGERS).fetchall():
+            conn.execute(sql.SQL("DROP TRIGGER {} ON public.proc").format(sql.Identifier(name)))
+    except pg_errors.InsufficientPrivilege as error:
+        raise RetallyError(
+            "the journal's triggers are on the farm's table proc, which this role does not own",
+            "as its owner, first: `retally journal --all off`",
+        ) from error
 
 
 def _room(room: str) -> dict[str, str]:

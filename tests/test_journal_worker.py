@@ -12,7 +12,7 @@ from small_farm import Rows, Work, corrupt
 from tick_farm import EMPTY, EXACT, everything, fail_for, make_due, tick, wrong_show
 
 from retally.procedures import routines
-from retally.procedures.journal import journal_state, set_journal
+from retally.procedures.journal import fold, journal_state, set_journal
 from retally.worker.ticks import TickRunner
 
 if TYPE_CHECKING:
@@ -74,6 +74,22 @@ def test_drift_that_an_audit_finds_is_told_as_a_warning_and_mended(
     assert everything(farm_db, work) == EXACT
     (told,) = [line for line in logs if line["event"] == "drift in a journaled show"]
     assert (told["log_level"], told["rows_adrift"]) == ("warning", 5)
+
+
+def test_a_row_that_was_busy_in_a_full_pass_is_mended_by_the_next_one(
+    farm_db: psycopg.Connection, shared: Shared
+) -> None:
+    work = journaled(farm_db)
+    fold(farm_db, [work.show], wait=True)
+    corrupt(farm_db)
+    runner = TickRunner(tick(), shared)
+    with psycopg.connect(farm_db.info.dsn) as holder:
+        holder.execute("SELECT FROM job_resource FOR UPDATE")
+        runner.run()
+        assert everything(farm_db, work) == [EXACT[0], EXACT[0], (293, 1), EXACT[0], EXACT[0]]
+    make_due(farm_db)
+    runner.run()
+    assert everything(farm_db, work) == EXACT
 
 
 def test_rows_that_a_fold_cannot_add_to_bring_a_full_pass_that_names_them(

@@ -52,17 +52,23 @@ class Folding:
         last = self._audited.get(outcome.show.show_id)
         return left or last is None or time.monotonic() >= last + self._shared.journal_audit
 
-    def audited(self, show: Show) -> bool:
-        """A full pass was made; whether one was made before, so that there should be no drift."""
-        before = show.show_id in self._audited
+    def was_audited(self, show: Show) -> bool:
+        """Whether a full pass has left nothing wrong before, so that there should be no drift."""
+        return show.show_id in self._audited
+
+    def audited(self, show: Show) -> None:
+        """A full pass has left nothing wrong; another one is due after a while."""
         self._audited[show.show_id] = time.monotonic()
-        return before
+
+    def forget(self, show: Show) -> None:
+        """The next pass over it is a full one."""
+        self._audited.pop(show.show_id, None)
 
     def forget_others(self, shows: Sequence[Show]) -> None:
         """A show that is not journaled, for whatever time, is looked at first when it is again."""
         for show in shows:
             if not show.journaled:
-                self._audited.pop(show.show_id, None)
+                self.forget(show)
 
     def _together(self, shows: Sequence[Show]) -> list[Outcome]:
         started = time.monotonic()

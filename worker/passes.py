@@ -83,12 +83,14 @@ class Passes:
         """A full pass over these shows; the ids of those that were served."""
         started = time.monotonic()
         found = self._find(shows)
-        self._audit(shows, found)
+        self._tell_audits(shows, found)
         seconds = time.monotonic() - started
         # most shows have nothing to write: all of these are kept in one transaction
         still, others = _parted(shows, found)
         self._keep(still, found, seconds)
         served = [show.show_id for show, _ in still]
+        for show, _ in still:
+            self._end_audit(show, found[show.show_id])
         ending: list[Exception] = []
         together = self._mend_together(others, found)
         done = {outcome.show.show_id for outcome in together}
@@ -99,17 +101,26 @@ class Passes:
                 ending.append(outcome.error)
             elif self._settle(outcome, failures):
                 served.append(outcome.show.show_id)
+                self._end_audit(outcome.show, outcome.passes)
         if ending:
             raise ending[0]
         return served
 
-    def _audit(self, shows: Sequence[Claimed], found: Found) -> None:
+    def _tell_audits(self, shows: Sequence[Claimed], found: Found) -> None:
         """Tell of drift in journaled shows that had none when they were last looked at in full."""
         for show, _ in shows:
-            if show.journaled and show.show_id in found and self._folding.audited(show):
-                rows = sum(finding.rows_adrift for finding in found[show.show_id])
+            if show.journaled and self._folding.was_audited(show):
+                rows = sum(finding.rows_adrift for finding in found.get(show.show_id, ()))
                 if rows:
                     self._report.audit_failed(show, rows)
+
+    def _end_audit(self, show: Show, passes: Sequence[Pass | Finding]) -> None:
+        """A journaled show of which something stays wrong is looked at in full again next time."""
+        wrong = any(each.rows_failed or getattr(each, "rows_deferred", 0) for each in passes)
+        if show.journaled and wrong:
+            self._folding.forget(show)
+        elif show.journaled:
+            self._folding.audited(show)
 
     def _mend_together(self, shows: Sequence[Claimed], found: Found) -> list[Outcome]:
         """Mend managed shows in one transaction, which reads the procs once for all of them.

@@ -125,7 +125,7 @@ class Report:
             tick=self._tick,
             show=show.name,
             rows_adrift=rows,
-            hint="does somebody else add to its totals? `retally journal off --show` ends it",
+            hint="does somebody else add to its totals? `retally journal --show NAME off` ends it",
         )
 
     def mended_singly(self, error: RetallyError) -> None:
