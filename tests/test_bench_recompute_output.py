@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from retally.bench.records import Bar
     from retally.sql.embedded import EmbeddedServer
 
-QUIET, BUSY_1, BUSY_10, COLD = Scenario
+QUIET, BUSY_1, BUSY_10, COLD, CHANGED_1000 = Scenario
 
 
 def cell(scenario: Scenario, method: Method, seconds: float, number: int = 1, **more: Any) -> Cell:
