@@ -9,7 +9,7 @@ import os
 import signal
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.table import Table
@@ -19,12 +19,13 @@ from retally.cli.options import debug_option, need
 from retally.cli.output import console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from retally.bench.dispatch import Run as DispatchRun
     from retally.bench.recompute import Run as RecomputeRun
     from retally.bench.records import Bar, Place
 
+_Named = TypeVar("_Named")
 _FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 _BAR_HEADS = ("bar", "measured", "met")
 
@@ -43,6 +44,29 @@ def numbers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
     if not found or min(found) < 1:
         raise click.BadParameter(f"{value!r} is not a list of numbers above 0, as in 1,4,16")
     return found
+
+
+def names(
+    known: Mapping[str, _Named], what: str
+) -> Callable[[click.Context, click.Parameter, str | None], tuple[_Named, ...] | None]:
+    """The callback of an option that takes names of ``known``, separated by commas.
+
+    They come in the order of ``known``; None where the option is not given.
+    """
+
+    def chosen(
+        _ctx: click.Context, _param: click.Parameter, value: str | None
+    ) -> tuple[_Named, ...] | None:
+        if value is None:
+            return None
+        asked = value.split(",")
+        if unknown := [name for name in asked if name not in known]:
+            raise click.BadParameter(
+                f"there is no {what} {unknown[0]!r}; there are {', '.join(known)}"
+            )
+        return tuple(one for name, one in known.items() if name in asked)
+
+    return chosen
 
 
 def bench_options(command: Callable[..., Any]) -> Callable[..., Any]:

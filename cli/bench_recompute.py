@@ -9,9 +9,12 @@ import click
 
 from retally.bench.recompute import Plan, Scenario, run
 from retally.bench.recompute.plot import draw
+from retally.bench.recompute.records import Method
+from retally.bench.recompute.run import BIG, methods_for, takes_part
 from retally.cli.bench import (
     as_json,
     bench_options,
+    names,
     numbers,
     print_bars,
     print_tables,
@@ -36,6 +39,19 @@ _SCENARIOS = {
     "cold": Scenario.COLD,
     "changed1000": Scenario.CHANGED_1000,
 }
+_METHODS = {
+    "all": Method.ALL,
+    "shows": Method.BY_SHOW,
+    "one": Method.ONE,
+    "journal": Method.JOURNAL,
+    "row": Method.ROWS,
+    "table": Method.TABLES,
+    "views": Method.VIEWS,
+    "concurrent": Method.VIEWS_BESIDE,
+    "limit": Method.LIMIT,
+    "layer": Method.LIMIT_BY_LAYER,
+}
+_LEFT_OUT = [name for name, method in _METHODS.items() if method not in methods_for(_PLAN, BIG + 1)]
 _COLUMNS = (
     "procs", "scenario", "method", "seconds", "limit_times", "retally_times", "wal_bytes",
     "rows_written", "dead_rows", "buffers", "rows_wrong",
@@ -44,15 +60,6 @@ _HEADS = (
     "scenario", "method", "seconds", "times the limit", "times retally", "WAL", "rows written",
     "dead rows", "pages", "rows left wrong",
 )  # fmt: skip
-
-
-def _scenarios(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[Scenario, ...]:
-    asked = value.split(",")
-    if unknown := [name for name in asked if name not in _SCENARIOS]:
-        raise click.BadParameter(
-            f"there is no scenario {unknown[0]!r}; there are {', '.join(_SCENARIOS)}"
-        )
-    return tuple(scenario for name, scenario in _SCENARIOS.items() if name in asked)
 
 
 @click.command()
@@ -67,18 +74,33 @@ def _scenarios(_ctx: click.Context, _param: click.Parameter, value: str) -> tupl
 )
 @click.option(
     "--scenarios",
-    callback=_scenarios,
+    callback=names(_SCENARIOS, "scenario"),
     default=",".join(_SCENARIOS),
     show_default=True,
     metavar="NAME[,NAME…]",
     help="What has happened since the last pass.",
 )
 @click.option(
+    "--methods",
+    callback=names(_METHODS, "method"),
+    metavar="NAME[,NAME…]",
+    help=f"What is measured: {', '.join(_METHODS)}.  [default: all; above {BIG:,} procs without"
+    f" {', '.join(_LEFT_OUT)}]",
+)
+@click.option(
+    "--parallel",
+    type=click.IntRange(0, 1024),
+    default=_PLAN.parallel,
+    show_default=True,
+    metavar="N",
+    help="max_parallel_workers_per_gather of every session.",
+)
+@click.option(
     "--rounds",
     type=click.IntRange(min=1),
     default=_PLAN.rounds,
     show_default=True,
-    help="How often everything is measured; medians are reported.",
+    help="How often everything is measured, slow alternatives just once; medians are reported.",
 )
 @click.option(
     "--seed",
@@ -91,6 +113,8 @@ def _scenarios(_ctx: click.Context, _param: click.Parameter, value: str) -> tupl
 def recompute(
     procs: tuple[int, ...],
     scenarios: tuple[Scenario, ...],
+    methods: tuple[Method, ...] | None,
+    parallel: int,
     rounds: int,
     seed: int,
     dsn: str | None,
@@ -105,18 +129,26 @@ def recompute(
     every total is wrong. "retally, journal" folds the journal of all shows. The limit is a sum over
     all procs, which no full pass can undercut. All methods find the same farm, alike before each.
     "times the limit" and "times retally" say how many times as long as that sum, and as retally
-    over all shows, the line took. From 1,000,000 procs on some methods are left out. The exit code
-    does not depend on the bars.
+    over all shows, the line took. Takes about 15 minutes. The exit code does not depend on the
+    bars.
 
     \b
     Example:
       retally bench recompute --procs 100000,2000000 --scenarios quiet --plot recompute.svg
+      retally bench recompute --procs 2000000 --scenarios quiet,changed1000 --methods all,journal
     """
     need(
         min(procs) >= _LEAST and max(procs) <= _MOST,
         f"--procs goes from {_LEAST:,} to {_MOST:,}",
     )
-    plan = Plan(procs=procs, scenarios=scenarios, rounds=rounds, seed=seed)
+    need(
+        methods is None or any(takes_part(m, s) for m in methods for s in scenarios),
+        "none of these --methods is measured in these --scenarios",
+    )
+    plan = Plan(
+        procs=procs, scenarios=scenarios, methods=methods, parallel=parallel, rounds=rounds,
+        seed=seed,
+    )  # fmt: skip
     with stopped_by_signals(), progress() as bar:
         task = bar.add_task("making a farm", total=None)
 

@@ -11,7 +11,7 @@ from retally.bench.dispatch.records import Action, Mode
 from retally.bench.errors import BenchError
 from retally.bench.place import await_alone
 from retally.procedures import TOTALS, install, routines
-from retally.procedures.journal import set_journal
+from retally.procedures.journal import fold, set_journal
 from retally.sql.errors import translated
 from retally.sql.farm_build import FarmSize, create_farm
 
@@ -84,7 +84,7 @@ WHERE h.pk_host = w.host
 """
 _VACUUM = """
 VACUUM (ANALYZE) public.proc, public.host, public.subscription, public.layer_resource,
-public.job_resource, public.folder_resource, public.point
+public.job_resource, public.folder_resource, public.point, retally.journal
 """
 _TARGET = """
 SELECT s.pk_show, a.pk_alloc, f.pk_folder, p.pk_dept
@@ -126,6 +126,8 @@ class Ground:
         Nobody else may be connected: waits for those who are just leaving.
         """
         await_alone(self.conn)
+        # a flip would leave its triggers on proc
+        set_journal(self.conn, self.target.show, on=False)
         with translated():
             self._each(_EMPTY)
             if spec.action is Action.RELEASE:
@@ -145,8 +147,13 @@ class Ground:
         return self.frames // 4 if few else self.frames
 
     def rows_adrift(self, spec: Spec) -> int | None:
-        """Rows of the show's totals that are wrong; None while bookings leave them alone."""
-        if spec.mode in {Mode.FLAG_ON, Mode.BARE}:
+        """Rows of the show's totals that are wrong; None while bookings leave them alone.
+
+        Of a journaled show: once its journal is folded.
+        """
+        if spec.journaled:
+            fold(self.conn, [self.target.show], wait=True)
+        elif spec.mode in {Mode.FLAG_ON, Mode.BARE}:
             return None
         found = routines.drift(self.conn, [self.target.show], TOTALS)
         return len({(slot.total, slot.key) for slot in found})

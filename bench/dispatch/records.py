@@ -54,8 +54,8 @@ class Cell:
     ``procs`` were booked or released in ``seconds``, with a latency per call of ``p50_ms`` and
     ``p99_ms``. ``deadlocks``: as the server counted them in this database; ``errors``: all that
     the clients met, as "SQLSTATE times n". ``recomputes``: calls that ended beside it.
-    ``rows_adrift``: rows of totals that were wrong afterwards, None while the show is managed;
-    ``slots_adrift``: idle amounts of hosts that were.
+    ``rows_adrift``: rows of totals that were wrong afterwards, of a journaled show once its journal
+    is folded, None of other managed ones; ``slots_adrift``: idle amounts of hosts that were.
     """
 
     spec: Spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from retally.bench.dispatch.cell import measured
@@ -25,7 +26,8 @@ BATCH_CLIENTS = 8
 BATCHES = (10, 100)
 #: Clients of the single releases, with and without a notification.
 RELEASE_CLIENTS = 16
-#: Clients beside which the show is recomputed in a loop, and of the calls that are not prepared.
+#: Clients beside which the show is recomputed in a loop, of the calls that are not prepared, and
+#: of bookings on a journaled show.
 SOME_CLIENTS = (16, 64)
 
 _SPARE_CONNECTIONS = 44
@@ -37,26 +39,26 @@ def specs(plan: Plan, number: int = 0) -> list[Spec]:
     """The kinds of cells of round ``number``: the modes take turns, and in which order, too."""
     shift = number % len(Mode)
     modes = [*Mode][shift:] + [*Mode][:shift]
-    single = [Spec(mode=mode, clients=clients) for clients in plan.clients for mode in modes]
     some = [clients for clients in SOME_CLIENTS if clients <= max(plan.clients)]
+    single: list[Spec] = []
+    for clients in plan.clients:
+        for mode in modes:
+            spec = Spec(mode=mode, clients=clients)
+            paired = mode is Mode.FLAG_ON and clients in some
+            single += _beside_its_journal(spec, number) if paired else [spec]
     beside = [Spec(mode=Mode.FLAG_OFF, clients=clients, recompute=True) for clients in some]
     unprepared = [Spec(mode=Mode.FLAG_ON, clients=clients, prepared=False) for clients in some]
-    batches = [Spec(mode=Mode.FLAG_ON, clients=BATCH_CLIENTS, batch=batch) for batch in BATCHES]
-    compared = [
+    small, large = (Spec(mode=Mode.FLAG_ON, clients=BATCH_CLIENTS, batch=n) for n in BATCHES)
+    batches = [
+        small,
+        *_beside_its_journal(large, number),
         Spec(mode=Mode.FLAG_ON, clients=BATCH_CLIENTS, batch=100, own_hosts=True),
         Spec(mode=Mode.FLAG_OFF, clients=BATCH_CLIENTS, batch=100),
         Spec(mode=Mode.FLAG_ON, clients=BATCH_CLIENTS, action=Action.RELEASE, batch=100),
     ]
-    releases = [
-        Spec(mode=Mode.FLAG_ON, clients=RELEASE_CLIENTS, action=Action.RELEASE, notify=notify)
-        for notify in (False, True)
-    ]
-    journaled = [Spec(mode=Mode.FLAG_ON, clients=clients, journaled=True) for clients in some]
-    journaled += [
-        Spec(mode=Mode.FLAG_ON, clients=BATCH_CLIENTS, batch=100, journaled=True),
-        Spec(mode=Mode.FLAG_ON, clients=RELEASE_CLIENTS, action=Action.RELEASE, journaled=True),
-    ]
-    return single + unprepared + beside + batches + compared + releases + journaled
+    release = Spec(mode=Mode.FLAG_ON, clients=RELEASE_CLIENTS, action=Action.RELEASE)
+    releases = [*_beside_its_journal(release, number), replace(release, notify=True)]
+    return single + unprepared + beside + batches + releases
 
 
 def run(dsn: str | None, plan: Plan, tell: Tell) -> Run:
@@ -77,6 +79,12 @@ def run(dsn: str | None, plan: Plan, tell: Tell) -> Run:
             cells = tuple(_cells(ground, crew, plan, tell))
             where = place(conn)
     return Run(plan=plan, place=where, cells=cells, lines=lines(cells), bars=bars(cells))
+
+
+def _beside_its_journal(spec: Spec, number: int) -> list[Spec]:
+    """Once more with the show journaled; the two take turns in being the first."""
+    both = [spec, replace(spec, journaled=True)]
+    return both[::-1] if number % 2 else both
 
 
 def _cells(ground: Ground, crew: Crew, plan: Plan, tell: Tell) -> Iterator[Cell]:

@@ -137,7 +137,10 @@ def _batches(cells: Sequence[Cell]) -> Bar:
 
 
 def _journaled(cells: Sequence[Cell]) -> Bar:
-    promise = f"flag on, journaled: a booking costs at most {_JOURNAL:g} times"
+    promise = (
+        f"flag on, journaled at most {_JOURNAL:g} times the cost of flag on"
+        " (at every number of clients)"
+    )
     found = {
         spec.clients: times
         for spec in sorted({cell.spec for cell in cells}, key=_place)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from retally.bench.recompute.methods import WAYS, script
-from retally.bench.recompute.records import IN_VIEWS, RETALLY, Method, Scenario, Size
+from retally.bench.recompute.records import IN_VIEWS, LIMITS, RETALLY, Method, Scenario, Size
 from retally.bench.recompute.totals import TABLES
 from retally.procedures import TOTALS, install, routines
 from retally.sql.connect import connect
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from retally.bench.recompute.records import Spec
 
 # What every session of the benchmark sets, whatever the method: compiling costs more than these
-# statements take, and a hash of all layers has to fit. No parallel plans: a pass that comes every
-# few seconds should leave the farm its cores.
-SETTINGS = {"jit": "off", "work_mem": "64MB", "max_parallel_workers_per_gather": "0"}
+# statements take, and a hash of all layers has to fit.
+_SETTINGS = {"jit": "off", "work_mem": "64MB"}
+_PARALLEL = "max_parallel_workers_per_gather"
+#: The names of what every session sets.
+SET = (*_SETTINGS, _PARALLEL)
 #: A table that has grown by more than this is packed again before a cell.
 _GROWTH = 1.2
 
@@ -46,8 +48,10 @@ class Farm:
     before the next cell begins.
     """
 
-    def __init__(self, dsn: str, procs: int, seed: int) -> None:
+    def __init__(self, dsn: str, procs: int, seed: int, parallel: int = 0) -> None:
         self.dsn = dsn
+        # a pass that comes every few seconds should leave the farm its CPUs: none by default
+        self._settings = _SETTINGS | {_PARALLEL: str(parallel)}
         self._seed = seed
         self._scenario = Scenario.QUIET
         self._draws = 0
@@ -77,7 +81,7 @@ class Farm:
     def session(self) -> Iterator[psycopg.Connection]:
         """A connection with the settings that every method gets. Raises the typed errors."""
         with connect(self.dsn) as conn, translated():
-            for name, value in SETTINGS.items():
+            for name, value in self._settings.items():
                 conn.execute("SELECT set_config(%s, %s, false)", (name, value))
             yield conn
 
@@ -108,7 +112,7 @@ class Farm:
                 conn.execute("INSERT INTO bench.draw (seed, procs) VALUES (%s, %s)", draw)
                 conn.execute(script("change"))
                 self.apply_change(conn)
-                conn.execute("VACUUM (ANALYZE) public.proc")
+                self.vacuum_procs(conn)
                 self._note_truth(conn)
             else:
                 _each(conn, [table.stale_as_truth() for table in TABLES])
@@ -127,21 +131,19 @@ class Farm:
             conn.execute(script("undo_change"))
 
     def prepare(self, spec: Spec) -> None:
-        """Put procs and totals into the state that every method of this scenario finds."""
+        """Put all that the method reads and writes into the state that each of its kind finds."""
         method, way = spec.method, WAYS[spec.method]
         with self.session() as conn:
-            _each(conn, [table.put_back() for table in TABLES])
-            before = self._packed
-            grown = [name for name, n in self._pages(conn).items() if n > _GROWTH * before[name]]
-            self._pack(conn, grown)
             if method in IN_VIEWS:
                 self._stale_views(conn)
+            elif method not in LIMITS:
+                self._put_back(conn)
             if way.before:
                 way.before(conn, self)
             if method is Method.TABLES and spec.scenario is Scenario.QUIET:
                 # it counts local procs, so that only its second pass finds nothing changed
                 way.call(conn, self)
-            self._vacuum(conn, views=method in IN_VIEWS)
+            self._vacuum(conn, method)
 
     def leave(self, spec: Spec) -> None:
         """Take back what ``prepare`` did for this method alone."""
@@ -163,6 +165,17 @@ class Farm:
             return None
         with self.session() as conn:
             return len(routines.drift(conn, self.shows, TOTALS))
+
+    def vacuum_procs(self, conn: psycopg.Connection) -> None:
+        """Make room for new procs where others were, so that the table does not grow."""
+        conn.execute("VACUUM (ANALYZE) public.proc")
+
+    def _put_back(self, conn: psycopg.Connection) -> None:
+        _each(conn, [table.put_back() for table in TABLES])
+        before = self._packed
+        self._pack(
+            conn, [name for name, n in self._pages(conn).items() if n > _GROWTH * before[name]]
+        )
 
     def _note_truth(self, conn: psycopg.Connection) -> None:
         names = sql.SQL(", ").join(sql.Identifier("bench", f"truth_{t.name}") for t in TABLES)
@@ -187,15 +200,18 @@ class Farm:
         )
         return {str(name): int(size) for name, size in rows}
 
-    def _vacuum(self, conn: psycopg.Connection, *, views: bool) -> None:
+    def _vacuum(self, conn: psycopg.Connection, method: Method) -> None:
         """All that a cell reads and writes, retally's own tables too: autovacuum is off."""
-        own = conn.execute(
-            "SELECT c.relname FROM pg_class AS c"
-            " WHERE c.relnamespace = to_regnamespace('retally') AND c.relkind = 'r'"
-        )
-        names = [("retally", str(name)) for (name,) in own]
-        names += [("public", "proc"), *(("public", table.name) for table in TABLES)]
-        names += [("bench", f"view_{table.name}") for table in TABLES if views]
+        names = [("public", "proc")]
+        if method in IN_VIEWS:
+            names += [("bench", f"view_{table.name}") for table in TABLES]
+        elif method not in LIMITS:
+            own = conn.execute(
+                "SELECT c.relname FROM pg_class AS c"
+                " WHERE c.relnamespace = to_regnamespace('retally') AND c.relkind = 'r'"
+            )
+            names += [("public", table.name) for table in TABLES]
+            names += [("retally", str(name)) for (name,) in own]
         tables = sql.SQL(", ").join(sql.Identifier(*name) for name in names)
         conn.execute(sql.SQL("VACUUM (ANALYZE) {}").format(tables))
 

@@ -40,12 +40,13 @@ def _one_show(conn: psycopg.Connection, farm: Farm) -> None:
 
 
 def _fold_journal(conn: psycopg.Connection, farm: Farm) -> None:
-    conn.execute("SELECT count(*) FROM retally.fold(%s, FALSE)", (farm.shows,)).fetchall()
+    conn.execute("SELECT * FROM retally.fold(%s, false)", (farm.shows,)).fetchall()
 
 
 def _journal_on(conn: psycopg.Connection, farm: Farm) -> None:
     """Switch it on while the totals are right, and let the changes happen again under it."""
     farm.undo_change(conn)
+    farm.vacuum_procs(conn)
     for show in farm.shows:
         conn.execute("CALL retally.set_journal(%s, true)", (show,))
     farm.apply_change(conn)

@@ -40,7 +40,7 @@ class Scenario(StrEnum):
     BUSY_1 = "busy 1 %"
     BUSY_10 = "busy 10 %"
     COLD = "cold"
-    CHANGED_1000 = "1,000 procs"
+    CHANGED_1000 = "1,000 procs changed"
 
     def changed(self, procs: int) -> int:
         """How many of so many procs have changed, half of them released and half booked."""
@@ -115,10 +115,16 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to run: every scenario on a farm of each size, ``procs``."""
+    """What to run: every scenario on a farm of each size, ``procs``.
+
+    ``methods`` None: all that end soon enough on a farm of that size. ``parallel``: how many
+    workers a plan may have beside the session's own process.
+    """
 
     procs: tuple[int, ...] = (200_000,)
     scenarios: tuple[Scenario, ...] = tuple(Scenario)
+    methods: tuple[Method, ...] | None = None
+    parallel: int = 0
     rounds: int = 3
     seed: int = 1
 

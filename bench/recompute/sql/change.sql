@@ -24,8 +24,7 @@ WITH live AS (
         l.int_mem_min,
         l.int_gpus_min,
         l.int_gpu_mem_min,
-        row_number() OVER (ORDER BY l.pk_layer) - 1 AS place,
-        count(*) OVER () AS places
+        row_number() OVER (ORDER BY l.pk_layer) - 1 AS place
     FROM public.layer AS l
     INNER JOIN public.job AS j ON l.pk_job = j.pk_job
     WHERE j.str_state <> 'FINISHED'
@@ -34,17 +33,19 @@ WITH live AS (
 node AS (
     SELECT
         h.pk_host,
-        row_number() OVER (ORDER BY h.pk_host) - 1 AS place,
-        count(*) OVER () AS places
+        row_number() OVER (ORDER BY h.pk_host) - 1 AS place
     FROM public.host AS h
 ),
 
+-- places beforehand, not in the joins: only then these are hash joins
 drawn AS (
     SELECT
         nr.nr,
         md5(concat_ws(' ', 'proc', d.seed, nr.nr))::uuid::text AS pk_proc,
-        ('x' || left(md5(concat_ws(' ', 'layer', d.seed, nr.nr)), 8))::bit(32)::bigint AS layer,
-        ('x' || left(md5(concat_ws(' ', 'host', d.seed, nr.nr)), 8))::bit(32)::bigint AS node
+        ('x' || left(md5(concat_ws(' ', 'layer', d.seed, nr.nr)), 8))::bit(32)::bigint
+        % (SELECT count(*) FROM live) AS layer,
+        ('x' || left(md5(concat_ws(' ', 'host', d.seed, nr.nr)), 8))::bit(32)::bigint
+        % (SELECT count(*) FROM node) AS node
     FROM bench.draw AS d
     CROSS JOIN generate_series(1, d.procs) AS nr (nr)
 )
@@ -62,5 +63,5 @@ SELECT
     live.int_gpu_mem_min AS gpu_mem,
     live.int_gpu_mem_min AS gpu_mem_before
 FROM drawn
-INNER JOIN live ON live.place = drawn.layer % live.places
-INNER JOIN node ON node.place = drawn.node % node.places;
+INNER JOIN live ON drawn.layer = live.place
+INNER JOIN node ON drawn.node = node.place;
