@@ -17,10 +17,14 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from retally.bench.dispatch.ground import Ground
 from retally.bench.dispatch.records import Action, Cell, Mode, Plan, Spec
 from retally.bench.dispatch.run import specs
 from retally.bench.dispatch.summary import bars, lines, ratio
+from retally.bench.place import own_database
 from retally.cli import main
+from retally.procedures.journal import TRIGGERS, JournalState, journal_state
+from retally.sql.connect import connect
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +40,9 @@ def databases(server: EmbeddedServer) -> list[str]:
 
 
 def cell(mode: Mode, clients: int, per_second: float, number: int = 1, **more: Any) -> Cell:
-    spec = Spec(mode=mode, clients=clients, **{k: more.pop(k) for k in ("batch",) if k in more})
+    spec = Spec(
+        mode=mode, clients=clients, **{k: more.pop(k) for k in ("batch", "journaled") if k in more}
+    )
     values: dict[str, Any] = {
         "procs": int(per_second), "seconds": 1.0, "p50_ms": 1.0, "p99_ms": 2.0, "deadlocks": 0,
         "errors": (), "recomputes": 0, "rows_adrift": None, "slots_adrift": 0,
@@ -160,6 +166,12 @@ def test_a_bar_is_met_or_not_or_was_not_measured() -> None:
     assert bar([on, off], "flag on at least 5 times").met is True
     assert bar([on, cell(Mode.FLAG_OFF, 64, 101)], "flag on at least 5 times").met is False
     assert bar([on], "flag on at least 5 times").met is None
+    cost = "flag on, journaled at most 1.25 times"
+    journaled = [cell(Mode.FLAG_ON, 64, 400, journaled=True), cell(Mode.FLAG_ON, 16, 500)]
+    assert bar([on, *journaled], cost).met is True
+    assert bar([on, *journaled, cell(Mode.FLAG_ON, 16, 399, journaled=True)], cost).met is False
+    assert bar([on], cost).met is bar(journaled, cost).met is None
+    assert bar([on, *journaled], cost).measured == "1.25 at 64 clients"
     bare = [cell(Mode.BARE, 64, 400), cell(Mode.BARE, 1, 95), cell(Mode.FLAG_ON, 1, 100)]
     assert bar([on, *bare], "flag on at least 1.2 times").met is False
     steady = [cell(Mode.FLAG_ON, n, rate) for n, rate in ((16, 100), (64, 120), (256, 81))]
@@ -171,6 +183,42 @@ def test_a_bar_is_met_or_not_or_was_not_measured() -> None:
     wrong = cell(Mode.FLAG_OFF, 8, 1, rows_adrift=1, errors=("40P01 times 2",))
     assert bar([wrong], "no totals").met is False
     assert bar([wrong], "no errors").measured == "2 in 1 cells"
+
+
+def test_what_the_journal_costs_is_measured_beside_the_same_without_it() -> None:
+    for number in range(2):
+        cells = specs(Plan(clients=(1, 16, 64)), number)
+        journaled = [spec for spec in cells if spec.journaled]
+        assert {(spec.action, spec.clients, spec.batch) for spec in journaled} == {
+            (Action.BOOK, 16, 1),
+            (Action.BOOK, 64, 1),
+            (Action.BOOK, 8, 100),
+            (Action.RELEASE, 16, 1),
+        }
+        for spec in journaled:
+            there = cells.index(spec)
+            assert cells[there + (1 if number else -1)] == replace(spec, journaled=False)
+
+
+def test_a_journal_is_there_for_its_cells_only_and_no_entry_is_lost_unseen(
+    server: EmbeddedServer,
+) -> None:
+    plain = Spec(mode=Mode.FLAG_ON, clients=1, action=Action.RELEASE)
+    journaled = replace(plain, journaled=True)
+    with own_database(server.dsn()) as dsn, connect(dsn) as conn:
+        ground = Ground(conn, dsn, hosts=5, frames=40, seed=1)
+        ground.reset(journaled)
+        assert journal_state(conn) == JournalState(TRIGGERS, 0)
+        conn.execute("DELETE FROM proc")
+        assert journal_state(conn).entries == ground.frames_for(plain) > 0
+        assert ground.rows_adrift(plain) is None
+        assert ground.rows_adrift(journaled) == 0
+        conn.execute("UPDATE point SET int_cores = int_cores + 1")
+        assert ground.rows_adrift(journaled) == 1
+        for mode in (Mode.FLAG_ON, Mode.FLAG_OFF):
+            ground.reset(journaled)
+            ground.reset(replace(plain, mode=mode))
+            assert journal_state(conn) == JournalState(0, 0)
 
 
 def test_each_round_begins_with_another_mode() -> None:

@@ -13,9 +13,10 @@ from retally.bench.recompute.cell import measured
 from retally.bench.recompute.counters import Counters
 from retally.bench.recompute.farm import Farm, size_of
 from retally.bench.recompute.methods import WAYS
-from retally.bench.recompute.records import IN_VIEWS, LIMITS, RETALLY, Method, Scenario, Spec
-from retally.bench.recompute.run import specs
+from retally.bench.recompute.records import IN_VIEWS, LIMITS, RETALLY, Method, Plan, Scenario, Spec
+from retally.bench.recompute.run import methods_for, specs
 from retally.bench.recompute.totals import TABLES
+from retally.sql.errors import DatabaseError, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +85,7 @@ def test_all_shows_are_managed_and_the_one_show_is_that_of_a_twentieth(farm: Far
     assert value(farm, nearest) == str(abs(farm.size.one_show - 100))
 
 
-@pytest.mark.parametrize("scenario", [Scenario.BUSY_1, Scenario.BUSY_10])
+@pytest.mark.parametrize("scenario", [Scenario.BUSY_1, Scenario.BUSY_10, Scenario.CHANGED_1000])
 def test_a_busy_farm_has_changed_exactly_as_much_as_asked(farm: Farm, scenario: Scenario) -> None:
     with farm.session() as conn:
         before = {row[0] for row in conn.execute("SELECT pk_proc FROM proc")}
@@ -111,6 +112,71 @@ def test_retally_and_row_by_row_leave_no_total_wrong(farm: Farm, scenario: Scena
         assert farm.rows_wrong(method) == 0, method
     assert farm.slots_adrift(Method.ALL) == 0
     assert farm.slots_adrift(Method.ROWS) is None
+
+
+def journal(farm: Farm) -> tuple[str, str, str]:
+    """Triggers of the journal on proc, its entries, and how many shows are journaled."""
+    triggers = (
+        "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'proc'::regclass AND NOT tgisinternal"
+    )
+    return (
+        value(farm, triggers),
+        value(farm, "SELECT count(*) FROM retally.journal"),
+        value(farm, "SELECT count(*) FROM retally.shows() AS s WHERE s.journaled"),
+    )
+
+
+def contents(farm: Farm) -> str:
+    return value(farm, "SELECT md5(string_agg(p::text, ' ' ORDER BY pk_proc)) FROM proc AS p")
+
+
+@pytest.mark.parametrize("scenario", [s for s in Scenario if s is not Scenario.COLD])
+def test_a_fold_of_the_journal_leaves_no_total_wrong_and_no_trigger(
+    farm: Farm, counters: Counters, scenario: Scenario
+) -> None:
+    farm.enter(scenario)
+    fold = spec(scenario, Method.JOURNAL)
+    farm.prepare(spec(scenario, Method.ALL))
+    others, procs, without = amounts(farm), contents(farm), journal(farm)
+    assert without[1:] == ("0", "0")
+    for _ in range(2):
+        farm.prepare(fold)
+        assert journal(farm) == (
+            str(int(without[0]) + 3), str(scenario.changed(PROCS)), str(farm.size.shows)
+        )  # fmt: skip
+        assert (amounts(farm), contents(farm)) == (others, procs)
+        farm.leave(fold)
+    cell = measured(farm, counters, fold, 1)
+    assert (cell.rows_wrong, cell.slots_adrift) == (0, 0)
+    assert (cell.rows_written > 0) == (scenario is not Scenario.QUIET)
+    # the methods after it find what those before it found
+    farm.prepare(spec(scenario, Method.ALL))
+    assert (amounts(farm), contents(farm), journal(farm)) == (others, procs, without)
+
+
+def test_an_entry_that_is_lost_is_a_total_wrong(farm: Farm) -> None:
+    farm.enter(Scenario.BUSY_10)
+    fold = spec(Scenario.BUSY_10, Method.JOURNAL)
+    farm.prepare(fold)
+    with farm.session() as conn:
+        conn.execute(
+            "DELETE FROM retally.journal WHERE ctid = (SELECT min(ctid) FROM retally.journal)"
+        )
+        WAYS[Method.JOURNAL].call(conn, farm)
+    assert farm.rows_wrong(Method.JOURNAL) > 0
+    assert farm.slots_adrift(Method.JOURNAL)
+    farm.leave(fold)
+
+
+def test_every_session_has_as_many_parallel_workers_as_asked_for(farm: Farm) -> None:
+    assert value(farm, "SELECT current_setting('max_parallel_workers_per_gather')") == "0"
+
+
+def test_big_farms_are_spared_slow_methods_that_nobody_asks_for() -> None:
+    assert methods_for(Plan(), 500_000) == tuple(Method)
+    slow = {Method.BY_SHOW, Method.ROWS, *IN_VIEWS}
+    assert set(methods_for(Plan(), 500_001)) == set(Method) - slow
+    assert methods_for(Plan(methods=(Method.ROWS,)), 2_000_000) == (Method.ROWS,)
 
 
 def test_in_a_cold_farm_every_row_is_wrong_in_every_amount(farm: Farm) -> None:
@@ -169,6 +235,26 @@ def test_caps_are_afterwards_what_they_were(farm: Farm, method: Method) -> None:
         # room again for those who come after
         conn.execute("UPDATE subscription SET int_burst = 2000000000")
         conn.execute("UPDATE job_resource SET int_max_cores = 2000000000, int_max_gpus = 1000000")
+
+
+def test_totals_are_put_back_above_their_caps_too_and_the_farm_guards_them_afterwards(
+    farm: Farm,
+) -> None:
+    farm.enter(Scenario.QUIET)
+    farm.prepare(spec(Scenario.QUIET, Method.ALL))
+    highest = "SELECT max(int_cores) FROM job_resource"
+    before, most = amounts(farm), value(farm, highest)
+    with farm.session() as conn:
+        caps = conn.execute("SELECT pk_job, int_max_cores FROM job_resource").fetchall()
+        conn.execute("UPDATE job_resource SET int_cores = 0, int_max_cores = 1")
+    farm.prepare(spec(Scenario.QUIET, Method.ALL))
+    assert value(farm, highest) == most
+    with farm.session() as conn:
+        with pytest.raises(DatabaseError, match="above its maximum"), translated():
+            conn.execute("UPDATE job_resource SET int_cores = int_cores + 1")
+        for job, cap in caps:
+            conn.execute("UPDATE job_resource SET int_max_cores = %s WHERE pk_job = %s", (cap, job))
+    assert amounts(farm) == before
 
 
 @pytest.mark.parametrize("scenario", [Scenario.BUSY_10, Scenario.COLD])

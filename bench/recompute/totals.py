@@ -14,12 +14,14 @@ class Table:
     """A table of totals: the columns that name a row, and those that are summed.
 
     Beside it stand bench.truth_… with what its rows have to be, bench.stale_… with what they are
-    before a cell, and the materialized view bench.view_….
+    before a cell, and the materialized view bench.view_…. ``guard``: the farm's trigger that
+    refuses a rise above a cap.
     """
 
     name: str
     keys: tuple[str, ...]
     slots: tuple[str, ...] = _SLOTS
+    guard: str | None = None
 
     def refresh(self, *, concurrently: bool = False) -> sql.Composed:
         """Refresh the view."""
@@ -46,10 +48,17 @@ class Table:
         return self._with("UPDATE {stale} SET {wrong}; ANALYZE {stale}", wrong=wrong)
 
     def put_back(self) -> sql.Composed:
-        """Write the farm's rows that are not as bench.stale_… says."""
-        return self._with(
+        """Write the farm's rows that are not as bench.stale_… says, above their caps too."""
+        update = (
             "UPDATE {farm} AS t SET {copied} FROM {stale} AS w"
             " WHERE {same_row} AND ROW({own}) <> ROW({others})"
+        )
+        if self.guard is None:
+            return self._with(update)
+        return self._with(
+            f"ALTER TABLE {{farm}} DISABLE TRIGGER {{guard}}; {update};"
+            " ALTER TABLE {farm} ENABLE TRIGGER {guard}",
+            guard=sql.Identifier(self.guard),
         )
 
     def wrong(self) -> sql.Composed:
@@ -93,9 +102,14 @@ class Table:
 
 
 TABLES = (
-    Table("subscription", ("pk_show", "pk_alloc")),
+    Table("subscription", ("pk_show", "pk_alloc"), guard="verify_subscription"),
     Table("layer_resource", ("pk_layer",)),
-    Table("job_resource", ("pk_job",), (*_SLOTS, "int_local_cores", "int_local_gpus")),
+    Table(
+        "job_resource",
+        ("pk_job",),
+        (*_SLOTS, "int_local_cores", "int_local_gpus"),
+        guard="verify_job_resources",
+    ),
     Table("folder_resource", ("pk_folder",)),
     Table("point", ("pk_show", "pk_dept")),
 )
