@@ -40,6 +40,23 @@ CREATE TYPE retally.change AS (
 
 COMMENT ON TYPE retally.change IS 'A slot of a total that was written, before and after.';
 
+CREATE TYPE retally.comparison AS (
+	show_id text,
+	total text,
+	key text,
+	kind text,
+	was_cores numeric,
+	was_gpus numeric,
+	was_local_cores numeric,
+	was_local_gpus numeric,
+	cores numeric,
+	gpus numeric,
+	local_cores numeric,
+	local_gpus numeric
+);
+
+COMMENT ON TYPE retally.comparison IS 'What a row of a total holds (was_…, null: whatever that is) and what its procs say.';
+
 CREATE TYPE retally.delta AS (
 	scope text,
 	total text,
@@ -408,6 +425,98 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.add_to_totals(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint, p_local boolean) IS 'What a booking adds to the totals of an unmanaged show, and a release takes away.';
+
+CREATE UNLOGGED TABLE retally.pass (
+    scope text NOT NULL,
+    tick text NOT NULL,
+    total text NOT NULL,
+    action text NOT NULL,
+    worker text NOT NULL,
+    finished_at timestamp with time zone NOT NULL,
+    seconds double precision NOT NULL,
+    rows_adrift bigint NOT NULL,
+    rows_changed bigint NOT NULL,
+    rows_deferred bigint NOT NULL,
+    rows_failed bigint NOT NULL,
+    core_units_adrift numeric NOT NULL,
+    gpus_adrift numeric NOT NULL,
+    problems text[] NOT NULL,
+    passes bigint NOT NULL,
+    history_at timestamp with time zone NOT NULL,
+    succeeded_at timestamp with time zone,
+    CONSTRAINT pass_action_is_known CHECK ((action = ANY (ARRAY['rebuilt'::text, 'folded'::text, 'watched'::text, 'repaired'::text, 'refused'::text, 'failed'::text])))
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE retally.pass IS 'The latest pass over each total of each scope. Unlogged: a tick should cost no WAL.';
+
+COMMENT ON COLUMN retally.pass.tick IS 'The tick, or by hand.';
+
+COMMENT ON COLUMN retally.pass.action IS 'What became of what was found adrift: all but rebuilt, folded and repaired have left it as it is.';
+
+COMMENT ON COLUMN retally.pass.passes IS 'How many passes there were.';
+
+COMMENT ON COLUMN retally.pass.history_at IS 'When one of them last left a row in history.';
+
+COMMENT ON COLUMN retally.pass.succeeded_at IS 'When a pass last did what it was to do; null: none has.';
+
+CREATE FUNCTION retally.added_up(p_passes retally.pass[]) RETURNS TABLE(show_id text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint, rows_failed bigint, core_units numeric, gpus numeric, problems text[])
+    LANGUAGE plpgsql STABLE
+    AS $$
+BEGIN
+    RETURN QUERY
+    SELECT
+        p.scope,
+        sum(p.rows_adrift)::bigint,
+        sum(p.rows_changed)::bigint,
+        sum(p.rows_deferred)::bigint,
+        sum(p.rows_failed)::bigint,
+        sum(p.core_units_adrift),
+        sum(p.gpus_adrift),
+        ARRAY(
+            SELECT e.problem
+            FROM unnest(p_passes) AS o
+            CROSS JOIN LATERAL unnest(o.problems) AS e (problem)
+            WHERE o.scope = p.scope
+        )
+    FROM unnest(p_passes) AS p
+    GROUP BY p.scope;
+END
+$$;
+
+COMMENT ON FUNCTION retally.added_up(p_passes retally.pass[]) IS 'Passes added up to one row per show.';
+
+CREATE FUNCTION retally.adrift(p_show_ids text[], p_totals text[]) RETURNS SETOF retally.comparison
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET work_mem TO '64MB'
+    SET random_page_cost TO '1.1'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+DECLARE
+    v_read text[] := retally.read_for(p_show_ids);
+    -- what is in a journal is no drift; most farms have none
+    v_source text := CASE WHEN EXISTS (SELECT FROM retally.journal) THEN 'owed' ELSE 'procs' END;
+BEGIN
+    IF coalesce(cardinality(p_totals), 0) = 0 OR NOT p_totals <@ retally.totals() THEN
+        RAISE EXCEPTION 'unknown total in {%}', array_to_string(coalesce(p_totals, '{}'), ', ')
+            USING ERRCODE = 'RT004',
+                HINT = 'The totals are ' || array_to_string(retally.totals(), ', ') || '.';
+    END IF;
+    IF cardinality(p_show_ids) = 0 THEN
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+    SELECT c.*
+    FROM retally.compared(v_read, p_totals, v_source) AS c
+    WHERE c.show_id = ANY (p_show_ids);
+END
+$$;
+
+COMMENT ON FUNCTION retally.adrift(p_show_ids text[], p_totals text[]) IS 'The rows that are adrift in these totals of these shows.';
 
 CREATE FUNCTION retally.amounts_in(p_show_id text, p_total text, p_keys text[]) RETURNS SETOF retally.amount
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1138,7 +1247,7 @@ $$;
 
 COMMENT ON FUNCTION retally.column_limit(p_table text, p_column text) IS 'The largest value that a column of a farm''s table takes.';
 
-CREATE FUNCTION retally.compared(p_show_ids text[], p_totals text[], p_source text) RETURNS TABLE(show_id text, total text, key text, kind text, was_cores numeric, was_gpus numeric, was_local_cores numeric, was_local_gpus numeric, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric)
+CREATE FUNCTION retally.compared(p_show_ids text[], p_totals text[], p_source text) RETURNS SETOF retally.comparison
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     WITH pairs AS (
@@ -1413,21 +1522,23 @@ COMMENT ON FUNCTION retally.drift_in(p_show_ids text[], p_totals text[]) IS 'Whe
 CREATE FUNCTION retally.findings(p_show_ids text[], p_totals text[]) RETURNS SETOF retally.finding
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET jit TO 'off'
-    SET work_mem TO '64MB'
-    SET random_page_cost TO '1.1'
-    SET enable_mergejoin TO 'off'
-    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
-DECLARE
-    v_read text[] := retally.read_for(p_show_ids);
 BEGIN
-    IF coalesce(cardinality(p_totals), 0) = 0 OR NOT p_totals <@ retally.totals() THEN
-        RAISE EXCEPTION 'unknown total in {%}', array_to_string(coalesce(p_totals, '{}'), ', ')
-            USING ERRCODE = 'RT004',
-                HINT = 'The totals are ' || array_to_string(retally.totals(), ', ') || '.';
-    END IF;
+    RETURN QUERY
+    SELECT f.*
+    FROM retally.findings_of(
+        ARRAY(SELECT a FROM retally.adrift(p_show_ids, p_totals) AS a), p_show_ids, p_totals
+    ) AS f;
+END
+$$;
 
+COMMENT ON FUNCTION retally.findings(p_show_ids text[], p_totals text[]) IS 'What is adrift in these totals of these shows, one finding per show and total.';
+
+CREATE FUNCTION retally.findings_of(p_rows retally.comparison[], p_show_ids text[], p_totals text[]) RETURNS SETOF retally.finding
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
     RETURN QUERY
     WITH sizes AS (
         SELECT
@@ -1437,8 +1548,7 @@ BEGIN
             + abs(coalesce(c.was_local_cores, 0) - c.local_cores) AS core_units,
             abs(c.was_gpus - c.gpus)
             + abs(coalesce(c.was_local_gpus, 0) - c.local_gpus) AS gpu_units
-        FROM retally.compared(v_read, p_totals, 'owed') AS c
-        WHERE c.show_id = ANY (p_show_ids)
+        FROM unnest(p_rows) AS c
     ),
 
     found AS (
@@ -1481,7 +1591,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.findings(p_show_ids text[], p_totals text[]) IS 'What is adrift in these totals of these shows, one finding per show and total.';
+COMMENT ON FUNCTION retally.findings_of(p_rows retally.comparison[], p_show_ids text[], p_totals text[]) IS 'What was found adrift, one finding per show and total.';
 
 CREATE FUNCTION retally.first_come(p_bookings retally.booking[], p_managed text[]) RETURNS TABLE(nr integer, stopped_by text)
     LANGUAGE plpgsql
@@ -1665,6 +1775,9 @@ DECLARE
     v_deltas retally.delta[];
     v_written retally.delta[];
 BEGIN
+    IF cardinality(v_show_ids) = 0 THEN
+        RETURN;
+    END IF;
     PERFORM retally.hold_scope(s.show_id, p_wait)
     FROM unnest(v_show_ids) AS s (show_id);
     BEGIN
@@ -1841,7 +1954,7 @@ CREATE FUNCTION retally.hold_scope(p_scope text, p_wait boolean) RETURNS void
     LANGUAGE plpgsql
     AS $$
 DECLARE
-    v_lock bigint := hashtextextended('retally writes ' || p_scope, 0);
+    v_lock bigint := retally.scope_lock(p_scope);
     v_before text;
 BEGIN
     PERFORM retally.require_read_committed('totals cannot be rebuilt');
@@ -1864,6 +1977,38 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.hold_scope(p_scope text, p_wait boolean) IS 'Makes this transaction the only writer of the scope''s totals.';
+
+CREATE FUNCTION retally.hold_scopes(p_scopes text[], p_wait boolean) RETURNS text[]
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_deadline timestamptz := clock_timestamp()
+    + CASE WHEN p_wait THEN retally.lock_budget() ELSE interval '50 milliseconds' END;
+    v_scope text;
+    v_held text[] := '{}';
+BEGIN
+    PERFORM retally.require_read_committed('totals cannot be rebuilt');
+    FOR v_scope IN
+        SELECT DISTINCT s.scope
+        FROM unnest(p_scopes) AS s (scope)
+        ORDER BY s.scope
+    LOOP
+        IF pg_try_advisory_xact_lock(retally.scope_lock(v_scope)) THEN
+            v_held := v_held || v_scope;
+        ELSIF clock_timestamp() < v_deadline THEN
+            BEGIN
+                PERFORM retally.hold_scope(v_scope, p_wait);
+                v_held := v_held || v_scope;
+            EXCEPTION
+                WHEN SQLSTATE 'RT005' THEN NULL;
+            END;
+        END IF;
+    END LOOP;
+    RETURN v_held;
+END
+$$;
+
+COMMENT ON FUNCTION retally.hold_scopes(p_scopes text[], p_wait boolean) IS 'Makes this transaction the only writer of those scopes that have no other; answers with these.';
 
 CREATE FUNCTION retally.home(p_show_id text, p_total text, p_key text) RETURNS TABLE(show_id text, has_row boolean)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2100,47 +2245,21 @@ $$;
 
 COMMENT ON FUNCTION retally.journal_triggers() IS 'How many triggers of the journal work on the farm''s proc.';
 
-CREATE UNLOGGED TABLE retally.pass (
-    scope text NOT NULL,
-    tick text NOT NULL,
-    total text NOT NULL,
-    action text NOT NULL,
-    worker text NOT NULL,
-    finished_at timestamp with time zone NOT NULL,
-    seconds double precision NOT NULL,
-    rows_adrift bigint NOT NULL,
-    rows_changed bigint NOT NULL,
-    rows_deferred bigint NOT NULL,
-    rows_failed bigint NOT NULL,
-    core_units_adrift numeric NOT NULL,
-    gpus_adrift numeric NOT NULL,
-    problems text[] NOT NULL,
-    passes bigint NOT NULL,
-    history_at timestamp with time zone NOT NULL,
-    succeeded_at timestamp with time zone,
-    CONSTRAINT pass_action_is_known CHECK ((action = ANY (ARRAY['rebuilt'::text, 'folded'::text, 'watched'::text, 'repaired'::text, 'refused'::text, 'failed'::text])))
-)
-WITH (fillfactor='50');
-
-COMMENT ON TABLE retally.pass IS 'The latest pass over each total of each scope. Unlogged: a tick should cost no WAL.';
-
-COMMENT ON COLUMN retally.pass.tick IS 'The tick, or by hand.';
-
-COMMENT ON COLUMN retally.pass.action IS 'What became of what was found adrift: all but rebuilt, folded and repaired have left it as it is.';
-
-COMMENT ON COLUMN retally.pass.passes IS 'How many passes there were.';
-
-COMMENT ON COLUMN retally.pass.history_at IS 'When one of them last left a row in history.';
-
-COMMENT ON COLUMN retally.pass.succeeded_at IS 'When a pass last did what it was to do; null: none has.';
-
-CREATE FUNCTION retally.keep_passes(p_passes retally.pass[]) RETURNS void
+CREATE FUNCTION retally.keep_passes(p_passes retally.pass[], p_seizures retally.seizure[] DEFAULT '{}'::retally.seizure[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
 DECLARE
     v_before text;
 BEGIN
     v_before := retally.set_lock_timeout(interval '50 milliseconds');
+    PERFORM retally.note_deferred(s.scope, s.total, s.busy)
+    FROM unnest(p_seizures) AS s
+    WHERE
+        cardinality(s.busy) > 0
+        OR EXISTS (
+            SELECT FROM retally.deferred AS d
+            WHERE d.scope = s.scope AND d.total = s.total
+        );
     PERFORM retally.note_passes(p_passes);
     PERFORM set_config('lock_timeout', v_before, TRUE);
 EXCEPTION
@@ -2149,7 +2268,7 @@ EXCEPTION
 END
 $$;
 
-COMMENT ON FUNCTION retally.keep_passes(p_passes retally.pass[]) IS 'Keeps the results of passes, waiting for nobody.';
+COMMENT ON FUNCTION retally.keep_passes(p_passes retally.pass[], p_seizures retally.seizure[]) IS 'Keeps the results of passes, and which rows they left, waiting for nobody.';
 
 CREATE FUNCTION retally.keep_quiet(p_findings retally.finding[]) RETURNS void
     LANGUAGE plpgsql
@@ -2524,13 +2643,15 @@ BEGIN
         problems := v_done.problems || v_done.new_problems;
         changes := v_done.changes;
         seconds := extract(EPOCH FROM clock_timestamp() - v_started);
-        PERFORM retally.note_mended(
-            ROW(
-                show_id, p_tick, total, p_action, p_worker, clock_timestamp(), seconds,
-                rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus,
-                problems, NULL, NULL, NULL
-            )::retally.pass,
-            v_done.busy
+        PERFORM retally.keep_passes(
+            ARRAY[
+                ROW(
+                    show_id, p_tick, total, p_action, p_worker, clock_timestamp(), seconds,
+                    rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus,
+                    problems, NULL, NULL, NULL
+                )::retally.pass
+            ],
+            ARRAY[ROW(show_id, total, '{}', v_done.busy)::retally.seizure]
         );
         v_started := clock_timestamp();
         RETURN NEXT;
@@ -2539,6 +2660,66 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean, p_action text, p_tick text, p_worker text) IS 'Lock, sum again, write: what was found adrift.';
+
+CREATE FUNCTION retally.mend_by_hand(p_findings retally.finding[], p_wait boolean) RETURNS SETOF retally.pass
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_adrift text[] := ARRAY(
+        SELECT DISTINCT f.show_id FROM unnest(p_findings) AS f WHERE f.rows_adrift > 0
+    );
+    v_quiet retally.finding[] := ARRAY(
+        SELECT f FROM unnest(p_findings) AS f WHERE f.show_id <> ALL (v_adrift)
+    );
+BEGIN
+    PERFORM retally.keep_quiet(v_quiet);
+    RETURN QUERY
+    SELECT
+        m.show_id,
+        'by hand',
+        m.total,
+        'rebuilt',
+        current_user::text,
+        clock_timestamp(),
+        m.seconds,
+        m.rows_adrift,
+        m.rows_changed,
+        m.rows_deferred,
+        m.rows_failed,
+        m.core_units,
+        m.gpus,
+        m.problems,
+        NULL::bigint,
+        NULL::timestamptz,
+        NULL::timestamptz
+    FROM
+        retally.mend(
+            ARRAY(SELECT f FROM unnest(p_findings) AS f WHERE f.show_id = ANY (v_adrift)), p_wait
+        ) AS m
+    UNION ALL
+    SELECT
+        q.show_id,
+        'by hand',
+        q.total,
+        'rebuilt',
+        current_user::text,
+        clock_timestamp(),
+        0,
+        0,
+        0,
+        0,
+        q.rows_failed,
+        0,
+        0,
+        q.problems,
+        NULL,
+        NULL,
+        NULL
+    FROM unnest(v_quiet) AS q;
+END
+$$;
+
+COMMENT ON FUNCTION retally.mend_by_hand(p_findings retally.finding[], p_wait boolean) IS 'mend() by hand, as passes.';
 
 CREATE FUNCTION retally.mend_rows(p_findings retally.finding[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, p_tell boolean) RETURNS TABLE(finding retally.finding, rows_changed bigint, busy text[], problems text[], changes retally.change[])
     LANGUAGE plpgsql
@@ -2617,68 +2798,6 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.mend_rows(p_findings retally.finding[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, p_tell boolean) IS 'Lock, sum again, write: for what was found adrift.';
-
-CREATE FUNCTION retally.mend_shows(p_findings retally.finding[], p_wait boolean) RETURNS TABLE(show_id text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint, rows_failed bigint, core_units numeric, gpus numeric, problems text[])
-    LANGUAGE plpgsql
-    AS $$
-DECLARE
-    v_adrift text[] := ARRAY(
-        SELECT DISTINCT f.show_id FROM unnest(p_findings) AS f WHERE f.rows_adrift > 0
-    );
-    v_quiet retally.finding[] := ARRAY(
-        SELECT f FROM unnest(p_findings) AS f WHERE f.show_id <> ALL (v_adrift)
-    );
-BEGIN
-    PERFORM retally.keep_quiet(v_quiet);
-    RETURN QUERY
-    WITH passes AS MATERIALIZED (
-        SELECT
-            m.show_id,
-            m.rows_adrift,
-            m.rows_changed,
-            m.rows_deferred,
-            m.rows_failed,
-            m.core_units,
-            m.gpus,
-            m.problems
-        FROM
-            retally.mend(
-                ARRAY(SELECT f FROM unnest(p_findings) AS f WHERE f.show_id = ANY (v_adrift)),
-                p_wait
-            ) AS m
-        UNION ALL
-        SELECT
-            q.show_id,
-            0,
-            0,
-            0,
-            q.rows_failed,
-            0,
-            0,
-            q.problems
-        FROM unnest(v_quiet) AS q
-    )
-
-    SELECT
-        p.show_id,
-        sum(p.rows_adrift)::bigint,
-        sum(p.rows_changed)::bigint,
-        sum(p.rows_deferred)::bigint,
-        sum(p.rows_failed)::bigint,
-        sum(p.core_units),
-        sum(p.gpus),
-        ARRAY(
-            SELECT e.problem
-            FROM passes AS o
-            CROSS JOIN LATERAL unnest(o.problems) AS e (problem)
-            WHERE o.show_id = p.show_id
-        )
-    FROM passes AS p
-    GROUP BY p.show_id;
-END
-$$;
-
-COMMENT ON FUNCTION retally.mend_shows(p_findings retally.finding[], p_wait boolean) IS 'What mend() says of its findings, added up to one row per show.';
 
 CREATE FUNCTION retally.missing_indexes() RETURNS TABLE(table_name text, column_name text, used_by text)
     LANGUAGE sql STABLE
@@ -2984,25 +3103,6 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.note_findings(p_findings retally.finding[], p_action text, p_tick text, p_worker text, p_seconds double precision) IS 'Keeps what was found as passes that wrote nothing.';
-
-CREATE FUNCTION retally.note_mended(p_pass retally.pass, p_busy text[]) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-DECLARE
-    v_before text;
-BEGIN
-    v_before := retally.set_lock_timeout(interval '50 milliseconds');
-    PERFORM retally.note_deferred(p_pass.scope, p_pass.total, p_busy);
-    PERFORM retally.note_passes(ARRAY[p_pass]);
-    PERFORM set_config('lock_timeout', v_before, TRUE);
-EXCEPTION
-    WHEN lock_not_available THEN
-        RAISE WARNING 'the result of the pass over % of % is not kept: somebody has locked it',
-            p_pass.total, p_pass.scope;
-END
-$$;
-
-COMMENT ON FUNCTION retally.note_mended(p_pass retally.pass, p_busy text[]) IS 'Keeps the result of a pass over one total, waiting for nobody.';
 
 CREATE FUNCTION retally.note_passes(p_passes retally.pass[]) RETURNS void
     LANGUAGE sql
@@ -3727,14 +3827,101 @@ $$;
 
 COMMENT ON FUNCTION retally.read_for(p_show_ids text[]) IS 'Which shows to read for what is asked of these: them, or null for all.';
 
+CREATE FUNCTION retally.rebuild(p_show_ids text[], p_totals text[], p_wait boolean, p_tick text DEFAULT 'by hand'::text, p_worker text DEFAULT CURRENT_USER) RETURNS SETOF retally.pass
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    SET jit TO 'off'
+    SET work_mem TO '64MB'
+    SET random_page_cost TO '1.1'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+DECLARE
+    v_started timestamptz := clock_timestamp();
+    v_held text[] := retally.hold_scopes(p_show_ids, p_wait);
+    v_part record;
+    v_left retally.comparison[] := '{}';
+    v_found retally.finding[] := '{}';
+    v_outcome record;
+BEGIN
+    FOR v_part IN
+        SELECT
+            t.total,
+            coalesce(array_agg(a) FILTER (WHERE a.total IS NOT NULL), '{}') AS rows_adrift
+        FROM unnest(p_totals) AS t (total)
+        LEFT JOIN retally.adrift(v_held, p_totals) AS a ON t.total = a.total
+        GROUP BY t.total
+        -- few rows, many bookings
+        ORDER BY count(a.total) DESC
+    LOOP
+        v_found := v_found || ARRAY(
+            SELECT f
+            FROM retally.findings_of(v_part.rows_adrift, v_held, ARRAY[v_part.total]) AS f
+        );
+        CONTINUE WHEN cardinality(v_part.rows_adrift) = 0;
+        v_left := v_left || retally.write_found(v_part.total, v_part.rows_adrift);
+    END LOOP;
+
+    WITH mended AS MATERIALIZED (
+        SELECT
+            (m.finding).show_id,
+            (m.finding).total,
+            (m.finding).rows_adrift - m.rows_changed AS rows_left,
+            m.busy,
+            m.problems
+        FROM retally.mend_rows(
+            ARRAY(
+                SELECT f
+                FROM retally.findings_of(v_left, v_held, p_totals) AS f
+                WHERE f.rows_adrift > 0
+            ),
+            FALSE, clock_timestamp(), TRUE, FALSE
+        ) AS m
+        WHERE cardinality(v_left) > 0
+    )
+
+    SELECT
+        coalesce(
+            array_agg(
+                ROW(
+                    f.show_id, p_tick, f.total, 'rebuilt', p_worker, clock_timestamp(),
+                    extract(EPOCH FROM clock_timestamp() - v_started), f.rows_adrift,
+                    f.rows_adrift - coalesce(m.rows_left, 0), coalesce(cardinality(m.busy), 0),
+                    f.rows_failed + coalesce(cardinality(m.problems), 0), f.core_units, f.gpus,
+                    f.problems || m.problems, NULL, NULL, NULL
+                )::retally.pass
+                ORDER BY f.show_id, array_position(retally.totals(), f.total)
+            ),
+            '{}'
+        ) AS passes,
+        coalesce(
+            array_agg(ROW(f.show_id, f.total, '{}', '{}')::retally.seizure)
+            FILTER (WHERE coalesce(m.busy, '{}') = '{}'),
+            '{}'
+        ) AS seizures
+    INTO v_outcome
+    FROM unnest(v_found) AS f
+    LEFT JOIN mended AS m ON f.show_id = m.show_id AND f.total = m.total;
+
+    PERFORM retally.keep_passes(v_outcome.passes, v_outcome.seizures);
+    RETURN QUERY
+    SELECT p.*
+    FROM unnest(v_outcome.passes) AS p;
+END
+$$;
+
+COMMENT ON FUNCTION retally.rebuild(p_show_ids text[], p_totals text[], p_wait boolean, p_tick text, p_worker text) IS 'Rebuilds these totals of those of these shows that nobody else is writing.';
+
 CREATE PROCEDURE retally.recompute_all(IN p_wait boolean DEFAULT true, IN p_unmanaged_too boolean DEFAULT false, INOUT shows bigint DEFAULT NULL::bigint, INOUT shows_failed bigint DEFAULT NULL::bigint, INOUT rows_adrift bigint DEFAULT NULL::bigint, INOUT rows_changed bigint DEFAULT NULL::bigint, INOUT rows_deferred bigint DEFAULT NULL::bigint, INOUT rows_failed bigint DEFAULT NULL::bigint, INOUT core_units numeric DEFAULT NULL::numeric, INOUT gpus numeric DEFAULT NULL::numeric, INOUT problems text[] DEFAULT NULL::text[])
     LANGUAGE plpgsql
     AS $$
 DECLARE
     v_ids text[];
     v_names text[];
-    v_together text[];
-    v_now text[];
+    v_managed text[];
+    v_own retally.finding[];
+    v_passes retally.pass[];
+    v_begun text[] := '{}';
     v_done text[] := '{}';
     v_findings retally.finding[];
     v_one record;
@@ -3752,7 +3939,7 @@ BEGIN
         coalesce(array_agg(s.show_id ORDER BY s.name, s.show_id), '{}'),
         coalesce(array_agg(s.name ORDER BY s.name, s.show_id), '{}'),
         coalesce(array_agg(s.show_id) FILTER (WHERE s.managed), '{}')
-    INTO v_ids, v_names, v_together
+    INTO v_ids, v_names, v_managed
     FROM retally.shows() AS s
     WHERE s.rebuilt OR p_unmanaged_too;
     BEGIN
@@ -3765,41 +3952,52 @@ BEGIN
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     BEGIN
-        v_findings := ARRAY(SELECT f FROM retally.findings(v_ids, retally.totals()) AS f);
+        v_findings := ARRAY(
+            SELECT f
+            FROM retally.findings(
+                ARRAY(SELECT i.id FROM unnest(v_ids) AS i (id) WHERE i.id <> ALL (v_managed)),
+                retally.totals()
+            ) AS f
+        );
     EXCEPTION
         WHEN OTHERS THEN
             -- the data of one show can break the statement for all: each is looked at by itself
             v_findings := NULL;
-            v_together := '{}';
     END;
 
+    -- turn 0 is that of all managed shows
     FOR v_turn IN 0 .. cardinality(v_ids) LOOP
-        v_now := CASE v_turn WHEN 0 THEN v_together ELSE v_ids[v_turn:v_turn] END;
-        CONTINUE WHEN v_now <@ v_done;
+        CONTINUE WHEN v_turn > 0 AND v_ids[v_turn] = ANY (v_done);
         BEGIN
+            IF v_turn = 0 THEN
+                v_passes := ARRAY(
+                    SELECT r FROM retally.rebuild(v_managed, retally.totals(), FALSE) AS r
+                );
+            ELSE
+                v_own := ARRAY(SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = v_ids[v_turn]);
+                IF cardinality(v_own) = 0 THEN
+                    v_own := ARRAY(
+                        SELECT f FROM retally.findings(v_ids[v_turn:v_turn], retally.totals()) AS f
+                    );
+                END IF;
+                v_passes := ARRAY(SELECT m FROM retally.mend_by_hand(v_own, p_wait) AS m);
+            END IF;
             FOR v_one IN
-                SELECT m.*
-                FROM retally.mend_shows(
-                    CASE
-                        WHEN v_findings IS NULL
-                            THEN ARRAY(SELECT f FROM retally.findings(v_now, retally.totals()) AS f)
-                        ELSE ARRAY(
-                            SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = ANY (v_now)
-                        )
-                    END,
-                    p_wait AND v_turn > 0
-                ) AS m
+                SELECT a.* FROM retally.added_up(v_passes) AS a
             LOOP
                 rows_changed := rows_changed + v_one.rows_changed;
-                -- where rows were busy, the show's own turn comes, and waits for them
-                CONTINUE WHEN v_turn = 0 AND p_wait AND v_one.rows_deferred > 0;
+                IF v_one.show_id <> ALL (v_begun) THEN
+                    rows_adrift := rows_adrift + v_one.rows_adrift;
+                    core_units := core_units + v_one.core_units;
+                    gpus := gpus + v_one.gpus;
+                    v_begun := v_begun || v_one.show_id;
+                END IF;
+                -- where rows were busy, the show's own turn comes
+                CONTINUE WHEN v_turn = 0 AND v_one.rows_deferred > 0;
                 v_done := v_done || v_one.show_id;
                 shows := shows + 1;
-                rows_adrift := rows_adrift + v_one.rows_adrift;
                 rows_deferred := rows_deferred + v_one.rows_deferred;
                 rows_failed := rows_failed + v_one.rows_failed;
-                core_units := core_units + v_one.core_units;
-                gpus := gpus + v_one.gpus;
                 problems := problems || ARRAY(
                     SELECT
                         format(
@@ -3853,17 +4051,22 @@ BEGIN
     -- what is in the journal already is no drift; it is counted before the totals are looked at
     PERFORM retally.fold(ARRAY[v_show_id], p_wait);
     SELECT
-        m.rows_adrift,
-        m.rows_changed,
-        m.rows_deferred,
-        m.rows_failed,
-        m.core_units,
-        m.gpus,
-        m.problems
+        s.rows_adrift,
+        s.rows_changed,
+        s.rows_deferred,
+        s.rows_failed,
+        s.core_units,
+        s.gpus,
+        s.problems
     INTO rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus, problems
-    FROM retally.mend_shows(
-        ARRAY(SELECT f FROM retally.findings(ARRAY[v_show_id], p_totals) AS f), p_wait
-    ) AS m;
+    FROM retally.added_up(
+        ARRAY(
+            SELECT m
+            FROM retally.mend_by_hand(
+                ARRAY(SELECT f FROM retally.findings(ARRAY[v_show_id], p_totals) AS f), p_wait
+            ) AS m
+        )
+    ) AS s;
 END
 $$;
 
@@ -4566,6 +4769,14 @@ CREATE FUNCTION retally.row_name(p_total text, p_key text) RETURNS text
 $$;
 
 COMMENT ON FUNCTION retally.row_name(p_total text, p_key text) IS 'What a person calls the row of this total and key.';
+
+CREATE FUNCTION retally.scope_lock(p_scope text) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT hashtextextended('retally writes ' || p_scope, 0)
+$$;
+
+COMMENT ON FUNCTION retally.scope_lock(p_scope text) IS 'The key of the advisory lock that the one writer of a scope''s totals holds.';
 
 CREATE FUNCTION retally.seize_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, OUT held text[], OUT busy text[]) RETURNS record
     LANGUAGE plpgsql
@@ -5395,19 +5606,40 @@ $$;
 
 COMMENT ON FUNCTION retally.why_not(p_booking retally.booking, p_alloc text, p_stopped_by text, OUT problem text, OUT message text, OUT hint text, OUT holder text) IS 'Why an entry of a batch was not booked.';
 
-CREATE FUNCTION retally.write_folder(p_show_id text, p_amounts retally.amount[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_folder(p_rows retally.comparison[]) RETURNS TABLE(show_id text, key text, fits boolean)
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 DECLARE
     v_max_cores numeric := retally.column_limit('folder_resource', 'int_cores');
     v_max_gpus numeric := retally.column_limit('folder_resource', 'int_gpus');
 BEGIN
     RETURN QUERY
-    WITH wanted AS MATERIALIZED (
+    WITH wanted AS (
+        SELECT a.*
+        FROM unnest(p_rows) AS a
+        WHERE
+            a.total = 'folder'
+            AND a.kind = 'row'
+            AND abs(a.cores) <= v_max_cores
+            AND abs(a.gpus) <= v_max_gpus
+        -- neighbours in the index, one after the other
+        ORDER BY a.key COLLATE "C"
+    ),
+
+    held AS MATERIALIZED (
         SELECT
-            a.*,
-            abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
-        FROM unnest(p_amounts) AS a
+            a.show_id,
+            a.key,
+            a.cores,
+            a.gpus
+        FROM wanted AS a
+        INNER JOIN public.folder_resource AS r ON a.key = r.pk_folder::text
+        WHERE
+            (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
+            AND (a.was_cores IS NULL OR r.int_cores::numeric = a.was_cores)
+            AND (a.was_gpus IS NULL OR r.int_gpus::numeric = a.was_gpus)
+        FOR NO KEY UPDATE OF r SKIP LOCKED
     ),
 
     written AS (
@@ -5415,56 +5647,121 @@ BEGIN
         SET
             int_cores = a.cores,
             int_gpus = a.gpus
-        FROM wanted AS a
-        WHERE
-            r.pk_folder::text = a.key
-            AND a.fits
-            AND (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
-        RETURNING a.key
+        FROM held AS a
+        WHERE r.pk_folder::text = a.key
+        RETURNING a.show_id, a.key
     )
 
     SELECT
+        w.show_id,
         w.key,
         TRUE
     FROM written AS w
     UNION ALL
     SELECT
+        a.show_id,
         a.key,
         FALSE
-    FROM wanted AS a
-    WHERE NOT a.fits;
+    FROM unnest(p_rows) AS a
+    WHERE
+        a.total = 'folder'
+        AND a.kind = 'row'
+        AND (abs(a.cores) > v_max_cores OR abs(a.gpus) > v_max_gpus);
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_folder(p_show_id text, p_amounts retally.amount[]) IS 'Writes amounts into locked folder totals of a show, where they differ.';
+COMMENT ON FUNCTION retally.write_folder(p_rows retally.comparison[]) IS 'Writes into folder totals that still hold what was found.';
 
-CREATE FUNCTION retally.write_job(p_show_id text, p_amounts retally.amount[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_found(p_total text, p_rows retally.comparison[]) RETURNS retally.comparison[]
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+DECLARE
+    v_left retally.comparison[];
+BEGIN
+    WITH written AS MATERIALIZED (
+        SELECT
+            w.show_id,
+            w.key
+        FROM retally.write_rows(p_total, p_rows) AS w
+        WHERE w.fits
+    )
+
+    SELECT coalesce(array_agg(a), '{}')
+    INTO v_left
+    FROM unnest(p_rows) AS a
+    WHERE
+        a.total = p_total
+        AND a.kind = 'row'
+        -- not as a join: its plan would follow a guess of how many were written
+        AND (a.show_id, a.key) NOT IN (SELECT w.show_id, w.key FROM written AS w);
+    RETURN v_left;
+EXCEPTION
+    WHEN data_exception OR raise_exception OR integrity_constraint_violation THEN
+        -- a rule of the farm refuses one of them: nothing is written yet
+        RETURN ARRAY(
+            SELECT a
+            FROM unnest(p_rows) AS a
+            WHERE a.total = p_total AND a.kind = 'row'
+        );
+END
+$$;
+
+COMMENT ON FUNCTION retally.write_found(p_total text, p_rows retally.comparison[]) IS 'Writes those rows of one total that are still as they were found; answers with the others.';
+
+CREATE FUNCTION retally.write_job(p_rows retally.comparison[]) RETURNS TABLE(show_id text, key text, fits boolean)
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 DECLARE
     v_max_cores numeric := retally.column_limit('job_resource', 'int_cores');
     v_max_gpus numeric := retally.column_limit('job_resource', 'int_gpus');
     v_max_local_cores numeric := retally.column_limit('job_resource', 'int_local_cores');
     v_max_local_gpus numeric := retally.column_limit('job_resource', 'int_local_gpus');
-    v_written text[];
-    v_misfits text[];
-    v_over text[];
-    v_core_caps numeric [];
-    v_gpu_caps numeric [];
+    v_shows text[];
+    v_keys text[];
+    v_over boolean[];
 BEGIN
-    WITH wanted AS MATERIALIZED (
+    WITH wanted AS (
+        SELECT a.*
+        FROM unnest(p_rows) AS a
+        WHERE
+            a.total = 'job'
+            AND a.kind = 'row'
+            AND abs(a.cores) <= v_max_cores
+            AND abs(a.gpus) <= v_max_gpus
+            AND abs(a.local_cores) <= v_max_local_cores
+            AND abs(a.local_gpus) <= v_max_local_gpus
+        -- neighbours in the index, one after the other
+        ORDER BY a.key COLLATE "C"
+    ),
+
+    held AS MATERIALIZED (
         SELECT
-            a.*,
+            a.show_id,
+            a.key,
+            a.cores,
+            a.gpus,
+            a.local_cores,
+            a.local_gpus,
             r.int_max_cores AS core_cap,
             r.int_max_gpus AS gpu_cap,
             (a.cores > r.int_cores::numeric OR a.gpus > r.int_gpus::numeric)
-            AND (a.cores > r.int_max_cores::numeric OR a.gpus > r.int_max_gpus::numeric) AS over_cap,
-            abs(a.cores) <= v_max_cores
-            AND abs(a.gpus) <= v_max_gpus
-            AND abs(a.local_cores) <= v_max_local_cores
-            AND abs(a.local_gpus) <= v_max_local_gpus AS fits
-        FROM unnest(p_amounts) AS a
+            AND (a.cores > r.int_max_cores::numeric OR a.gpus > r.int_max_gpus::numeric) AS over_cap
+        FROM wanted AS a
         INNER JOIN public.job_resource AS r ON a.key = r.pk_job::text
+        WHERE
+            (
+                r.int_cores::numeric <> a.cores
+                OR r.int_gpus::numeric <> a.gpus
+                OR r.int_local_cores::numeric <> a.local_cores
+                OR r.int_local_gpus::numeric <> a.local_gpus
+            )
+            AND (a.was_cores IS NULL OR r.int_cores::numeric = a.was_cores)
+            AND (a.was_gpus IS NULL OR r.int_gpus::numeric = a.was_gpus)
+            AND (a.was_local_cores IS NULL OR r.int_local_cores::numeric = a.was_local_cores)
+            AND (a.was_local_gpus IS NULL OR r.int_local_gpus::numeric = a.was_local_gpus)
+        FOR NO KEY UPDATE OF r SKIP LOCKED
     ),
 
     written AS (
@@ -5476,64 +5773,87 @@ BEGIN
             int_local_gpus = a.local_gpus,
             int_max_cores = a.core_cap - a.over_cap::integer,
             int_max_gpus = a.gpu_cap - a.over_cap::integer
-        FROM wanted AS a
-        WHERE
-            r.pk_job::text = a.key
-            AND a.fits
-            AND (
-                r.int_cores::numeric <> a.cores
-                OR r.int_gpus::numeric <> a.gpus
-                OR r.int_local_cores::numeric <> a.local_cores
-                OR r.int_local_gpus::numeric <> a.local_gpus
-            )
-        RETURNING a.key, a.over_cap, a.core_cap, a.gpu_cap
+        FROM held AS a
+        WHERE r.pk_job::text = a.key
+        RETURNING a.show_id, a.key, a.over_cap
     )
 
     SELECT
-        (SELECT coalesce(array_agg(w.key), '{}') FROM written AS w),
-        (SELECT array_agg(w.key ORDER BY w.key) FROM written AS w WHERE w.over_cap),
-        (SELECT array_agg(w.core_cap ORDER BY w.key) FROM written AS w WHERE w.over_cap),
-        (SELECT array_agg(w.gpu_cap ORDER BY w.key) FROM written AS w WHERE w.over_cap),
-        (SELECT coalesce(array_agg(a.key), '{}') FROM wanted AS a WHERE NOT a.fits)
-    INTO v_written, v_over, v_core_caps, v_gpu_caps, v_misfits;
+        coalesce(array_agg(w.show_id), '{}'),
+        coalesce(array_agg(w.key), '{}'),
+        coalesce(array_agg(w.over_cap), '{}')
+    INTO v_shows, v_keys, v_over
+    FROM written AS w;
 
-    IF v_over IS NOT NULL THEN
+    IF TRUE = any(v_over) THEN
         UPDATE public.job_resource AS r
         SET
-            int_max_cores = o.core_cap,
-            int_max_gpus = o.gpu_cap
-        FROM unnest(v_over, v_core_caps, v_gpu_caps) AS o (key, core_cap, gpu_cap)
-        WHERE r.pk_job::text = o.key;
+            int_max_cores = r.int_max_cores + 1,
+            int_max_gpus = r.int_max_gpus + 1
+        FROM unnest(v_keys, v_over) AS w (key, over_cap)
+        WHERE w.over_cap AND r.pk_job::text = w.key;
     END IF;
 
     RETURN QUERY
     SELECT
+        w.show_id,
         w.key,
         TRUE
-    FROM unnest(v_written) AS w (key)
+    FROM unnest(v_shows, v_keys) AS w (show_id, key)
     UNION ALL
     SELECT
-        m.key,
+        a.show_id,
+        a.key,
         FALSE
-    FROM unnest(v_misfits) AS m (key);
+    FROM unnest(p_rows) AS a
+    WHERE
+        a.total = 'job'
+        AND a.kind = 'row'
+        AND (
+            abs(a.cores) > v_max_cores
+            OR abs(a.gpus) > v_max_gpus
+            OR abs(a.local_cores) > v_max_local_cores
+            OR abs(a.local_gpus) > v_max_local_gpus
+        );
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_job(p_show_id text, p_amounts retally.amount[]) IS 'Writes amounts into locked job totals of a show, where they differ.';
+COMMENT ON FUNCTION retally.write_job(p_rows retally.comparison[]) IS 'Writes into job totals that still hold what was found.';
 
-CREATE FUNCTION retally.write_layer(p_show_id text, p_amounts retally.amount[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_layer(p_rows retally.comparison[]) RETURNS TABLE(show_id text, key text, fits boolean)
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 DECLARE
     v_max_cores numeric := retally.column_limit('layer_resource', 'int_cores');
     v_max_gpus numeric := retally.column_limit('layer_resource', 'int_gpus');
 BEGIN
     RETURN QUERY
-    WITH wanted AS MATERIALIZED (
+    WITH wanted AS (
+        SELECT a.*
+        FROM unnest(p_rows) AS a
+        WHERE
+            a.total = 'layer'
+            AND a.kind = 'row'
+            AND abs(a.cores) <= v_max_cores
+            AND abs(a.gpus) <= v_max_gpus
+        -- neighbours in the index, one after the other
+        ORDER BY a.key COLLATE "C"
+    ),
+
+    held AS MATERIALIZED (
         SELECT
-            a.*,
-            abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
-        FROM unnest(p_amounts) AS a
+            a.show_id,
+            a.key,
+            a.cores,
+            a.gpus
+        FROM wanted AS a
+        INNER JOIN public.layer_resource AS r ON a.key = r.pk_layer::text
+        WHERE
+            (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
+            AND (a.was_cores IS NULL OR r.int_cores::numeric = a.was_cores)
+            AND (a.was_gpus IS NULL OR r.int_gpus::numeric = a.was_gpus)
+        FOR NO KEY UPDATE OF r SKIP LOCKED
     ),
 
     written AS (
@@ -5541,42 +5861,65 @@ BEGIN
         SET
             int_cores = a.cores,
             int_gpus = a.gpus
-        FROM wanted AS a
-        WHERE
-            r.pk_layer::text = a.key
-            AND a.fits
-            AND (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
-        RETURNING a.key
+        FROM held AS a
+        WHERE r.pk_layer::text = a.key
+        RETURNING a.show_id, a.key
     )
 
     SELECT
+        w.show_id,
         w.key,
         TRUE
     FROM written AS w
     UNION ALL
     SELECT
+        a.show_id,
         a.key,
         FALSE
-    FROM wanted AS a
-    WHERE NOT a.fits;
+    FROM unnest(p_rows) AS a
+    WHERE
+        a.total = 'layer'
+        AND a.kind = 'row'
+        AND (abs(a.cores) > v_max_cores OR abs(a.gpus) > v_max_gpus);
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_layer(p_show_id text, p_amounts retally.amount[]) IS 'Writes amounts into locked layer totals of a show, where they differ.';
+COMMENT ON FUNCTION retally.write_layer(p_rows retally.comparison[]) IS 'Writes into layer totals that still hold what was found.';
 
-CREATE FUNCTION retally.write_point(p_show_id text, p_amounts retally.amount[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_point(p_rows retally.comparison[]) RETURNS TABLE(show_id text, key text, fits boolean)
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 DECLARE
     v_max_cores numeric := retally.column_limit('point', 'int_cores');
     v_max_gpus numeric := retally.column_limit('point', 'int_gpus');
 BEGIN
     RETURN QUERY
-    WITH wanted AS MATERIALIZED (
+    WITH wanted AS (
+        SELECT a.*
+        FROM unnest(p_rows) AS a
+        WHERE
+            a.total = 'point'
+            AND a.kind = 'row'
+            AND abs(a.cores) <= v_max_cores
+            AND abs(a.gpus) <= v_max_gpus
+        -- neighbours in the index, one after the other
+        ORDER BY a.key COLLATE "C"
+    ),
+
+    held AS MATERIALIZED (
         SELECT
-            a.*,
-            abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
-        FROM unnest(p_amounts) AS a
+            a.show_id,
+            a.key,
+            a.cores,
+            a.gpus
+        FROM wanted AS a
+        INNER JOIN public.point AS r ON a.key = r.pk_dept::text AND a.show_id = r.pk_show::text
+        WHERE
+            (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
+            AND (a.was_cores IS NULL OR r.int_cores::numeric = a.was_cores)
+            AND (a.was_gpus IS NULL OR r.int_gpus::numeric = a.was_gpus)
+        FOR NO KEY UPDATE OF r SKIP LOCKED
     ),
 
     written AS (
@@ -5584,71 +5927,91 @@ BEGIN
         SET
             int_cores = a.cores,
             int_gpus = a.gpus
-        FROM wanted AS a
-        WHERE
-            r.pk_show::text = p_show_id
-            AND r.pk_dept::text = a.key
-            AND a.fits
-            AND (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
-        RETURNING a.key
+        FROM held AS a
+        WHERE r.pk_show::text = a.show_id AND r.pk_dept::text = a.key
+        RETURNING a.show_id, a.key
     )
 
     SELECT
+        w.show_id,
         w.key,
         TRUE
     FROM written AS w
     UNION ALL
     SELECT
+        a.show_id,
         a.key,
         FALSE
-    FROM wanted AS a
-    WHERE NOT a.fits;
+    FROM unnest(p_rows) AS a
+    WHERE
+        a.total = 'point'
+        AND a.kind = 'row'
+        AND (abs(a.cores) > v_max_cores OR abs(a.gpus) > v_max_gpus);
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_point(p_show_id text, p_amounts retally.amount[]) IS 'Writes amounts into locked point totals of a show, where they differ.';
+COMMENT ON FUNCTION retally.write_point(p_rows retally.comparison[]) IS 'Writes into point totals that still hold what was found.';
 
-CREATE FUNCTION retally.write_rows(p_show_id text, p_total text, p_amounts retally.amount[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_rows(p_total text, p_rows retally.comparison[]) RETURNS TABLE(show_id text, key text, fits boolean)
     LANGUAGE plpgsql
     AS $$
 BEGIN
     CASE p_total
         WHEN 'subscription' THEN
-            RETURN QUERY SELECT * FROM retally.write_subscription(p_show_id, p_amounts);
+            RETURN QUERY SELECT * FROM retally.write_subscription(p_rows);
         WHEN 'layer' THEN
-            RETURN QUERY SELECT * FROM retally.write_layer(p_show_id, p_amounts);
+            RETURN QUERY SELECT * FROM retally.write_layer(p_rows);
         WHEN 'job' THEN
-            RETURN QUERY SELECT * FROM retally.write_job(p_show_id, p_amounts);
+            RETURN QUERY SELECT * FROM retally.write_job(p_rows);
         WHEN 'folder' THEN
-            RETURN QUERY SELECT * FROM retally.write_folder(p_show_id, p_amounts);
+            RETURN QUERY SELECT * FROM retally.write_folder(p_rows);
         WHEN 'point' THEN
-            RETURN QUERY SELECT * FROM retally.write_point(p_show_id, p_amounts);
+            RETURN QUERY SELECT * FROM retally.write_point(p_rows);
     END CASE;
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_rows(p_show_id text, p_total text, p_amounts retally.amount[]) IS 'Writes amounts into locked rows of one total of a show, by the total''s name.';
+COMMENT ON FUNCTION retally.write_rows(p_total text, p_rows retally.comparison[]) IS 'Writes into the rows of one total, by the total''s name.';
 
-CREATE FUNCTION retally.write_subscription(p_show_id text, p_amounts retally.amount[]) RETURNS TABLE(key text, fits boolean)
+CREATE FUNCTION retally.write_subscription(p_rows retally.comparison[]) RETURNS TABLE(show_id text, key text, fits boolean)
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 DECLARE
     v_max_cores numeric := retally.column_limit('subscription', 'int_cores');
     v_max_gpus numeric := retally.column_limit('subscription', 'int_gpus');
-    v_written text[];
-    v_misfits text[];
-    v_over text[];
-    v_bursts numeric [];
+    v_shows text[];
+    v_keys text[];
+    v_over boolean[];
 BEGIN
-    WITH wanted AS MATERIALIZED (
+    WITH wanted AS (
+        SELECT a.*
+        FROM unnest(p_rows) AS a
+        WHERE
+            a.total = 'subscription'
+            AND a.kind = 'row'
+            AND abs(a.cores) <= v_max_cores
+            AND abs(a.gpus) <= v_max_gpus
+        -- neighbours in the index, one after the other
+        ORDER BY a.key COLLATE "C"
+    ),
+
+    held AS MATERIALIZED (
         SELECT
-            a.*,
+            a.show_id,
+            a.key,
+            a.cores,
+            a.gpus,
             r.int_burst AS burst,
-            a.cores > r.int_cores::numeric AND a.cores > r.int_burst::numeric AS over_burst,
-            abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
-        FROM unnest(p_amounts) AS a
+            a.cores > r.int_cores::numeric AND a.cores > r.int_burst::numeric AS over_burst
+        FROM wanted AS a
         INNER JOIN public.subscription AS r
-            ON a.key = r.pk_alloc::text AND r.pk_show::text = p_show_id
+            ON a.show_id = r.pk_show::text AND a.key = r.pk_alloc::text
+        WHERE
+            (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
+            AND (a.was_cores IS NULL OR r.int_cores::numeric = a.was_cores)
+            AND (a.was_gpus IS NULL OR r.int_gpus::numeric = a.was_gpus)
+        FOR NO KEY UPDATE OF r SKIP LOCKED
     ),
 
     written AS (
@@ -5657,49 +6020,60 @@ BEGIN
             int_cores = a.cores,
             int_gpus = a.gpus,
             int_burst = a.burst - a.over_burst::integer
-        FROM wanted AS a
-        WHERE
-            r.pk_show::text = p_show_id
-            AND r.pk_alloc::text = a.key
-            AND a.fits
-            AND (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
-        RETURNING a.key, a.over_burst, a.burst
+        FROM held AS a
+        WHERE r.pk_show::text = a.show_id AND r.pk_alloc::text = a.key
+        RETURNING a.show_id, a.key, a.over_burst
     )
 
     SELECT
-        (SELECT coalesce(array_agg(w.key), '{}') FROM written AS w),
-        (SELECT array_agg(w.key ORDER BY w.key) FROM written AS w WHERE w.over_burst),
-        (SELECT array_agg(w.burst ORDER BY w.key) FROM written AS w WHERE w.over_burst),
-        (SELECT coalesce(array_agg(a.key), '{}') FROM wanted AS a WHERE NOT a.fits)
-    INTO v_written, v_over, v_bursts, v_misfits;
+        coalesce(array_agg(w.show_id), '{}'),
+        coalesce(array_agg(w.key), '{}'),
+        coalesce(array_agg(w.over_burst), '{}')
+    INTO v_shows, v_keys, v_over
+    FROM written AS w;
 
-    IF v_over IS NOT NULL THEN
+    IF TRUE = any(v_over) THEN
         UPDATE public.subscription AS r
-        SET int_burst = o.burst
-        FROM unnest(v_over, v_bursts) AS o (key, burst)
-        WHERE r.pk_show::text = p_show_id AND r.pk_alloc::text = o.key;
+        SET int_burst = r.int_burst + 1
+        FROM unnest(v_shows, v_keys, v_over) AS w (show_id, key, over_burst)
+        WHERE w.over_burst AND r.pk_show::text = w.show_id AND r.pk_alloc::text = w.key;
     END IF;
 
     RETURN QUERY
     SELECT
+        w.show_id,
         w.key,
         TRUE
-    FROM unnest(v_written) AS w (key)
+    FROM unnest(v_shows, v_keys) AS w (show_id, key)
     UNION ALL
     SELECT
-        m.key,
+        a.show_id,
+        a.key,
         FALSE
-    FROM unnest(v_misfits) AS m (key);
+    FROM unnest(p_rows) AS a
+    WHERE
+        a.total = 'subscription'
+        AND a.kind = 'row'
+        AND (abs(a.cores) > v_max_cores OR abs(a.gpus) > v_max_gpus);
 END
 $$;
 
-COMMENT ON FUNCTION retally.write_subscription(p_show_id text, p_amounts retally.amount[]) IS 'Writes amounts into locked subscription totals of a show, where they differ.';
+COMMENT ON FUNCTION retally.write_subscription(p_rows retally.comparison[]) IS 'Writes into subscription totals that still hold what was found.';
 
 CREATE FUNCTION retally.write_what_fits(p_show_id text, p_total text, p_amounts retally.amount[], OUT written text[], OUT misfits text[], OUT refusals text[]) RETURNS record
     LANGUAGE plpgsql
     AS $$
 DECLARE
-    v_amount retally.amount;
+    -- whatever these rows hold: they are locked
+    v_rows retally.comparison[] := ARRAY(
+        SELECT
+            ROW(
+                p_show_id, p_total, a.key, 'row', NULL, NULL, NULL, NULL, a.cores, a.gpus,
+                a.local_cores, a.local_gpus
+            )::retally.comparison
+        FROM unnest(p_amounts) AS a
+    );
+    v_row retally.comparison;
     v_fits boolean;
     v_refusal text;
 BEGIN
@@ -5713,7 +6087,7 @@ BEGIN
             coalesce(array_agg(w.key) FILTER (WHERE w.fits), '{}'),
             coalesce(array_agg(w.key) FILTER (WHERE NOT w.fits), '{}')
         INTO written, misfits
-        FROM retally.write_rows(p_show_id, p_total, p_amounts) AS w;
+        FROM retally.write_rows(p_total, v_rows) AS w;
         RETURN;
     EXCEPTION
         WHEN data_exception OR raise_exception OR integrity_constraint_violation THEN
@@ -5721,12 +6095,12 @@ BEGIN
             misfits := '{}';
     END;
 
-    FOREACH v_amount IN ARRAY p_amounts LOOP
+    FOREACH v_row IN ARRAY v_rows LOOP
         v_refusal := NULL;
         BEGIN
             SELECT bool_and(w.fits)
             INTO v_fits
-            FROM retally.write_rows(p_show_id, p_total, ARRAY[v_amount]) AS w;
+            FROM retally.write_rows(p_total, ARRAY[v_row]) AS w;
         EXCEPTION
             WHEN data_exception THEN
                 v_fits := FALSE;
@@ -5735,9 +6109,9 @@ BEGIN
                 v_refusal := sqlerrm;
         END;
         IF v_fits THEN
-            written := written || v_amount.key;
+            written := written || v_row.key;
         ELSIF NOT v_fits THEN
-            misfits := misfits || v_amount.key;
+            misfits := misfits || v_row.key;
             refusals := refusals || v_refusal;
         END IF;
     END LOOP;

@@ -57,6 +57,7 @@ DROP TYPE retally.finding;
 DROP TYPE retally.booking;
 DROP TYPE retally.amount;
 DROP TYPE retally.change;
+DROP TYPE retally.comparison;
 DROP TYPE retally.seizure;
 DROP TYPE retally.delta;
 DROP SCHEMA retally;

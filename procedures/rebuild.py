@@ -1,4 +1,4 @@
-"""Rebuilds the totals of many shows: found in one statement, mended show by show.
+"""Rebuilds the totals of many shows: managed ones together, the others show by show.
 
 An unmanaged show is repaired: within limits, and with a ledger.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from retally.procedures import journal, repairs, routines
-from retally.procedures.records import BY_HAND
+from retally.procedures.records import BY_HAND, joined
 from retally.sql.errors import DatabaseError, DatabaseUnreachableError, RetallyError, ShowBusyError
 
 if TYPE_CHECKING:
@@ -69,7 +69,10 @@ def rebuild(
     repaired: Repairs = Repairs(),
     on_show: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Rebuild these totals of these shows, each show in a transaction of its own.
+    """Rebuild these totals of these shows.
+
+    Managed ones are rebuilt in one transaction, those that nobody else is writing; each other show
+    gets a transaction of its own, and so does each of which rows were busy.
 
     ``wait``: wait for busy rows, and come back to a show for ``patience`` seconds while some stay
     busy. ``repaired``: those of them that are repaired, all in one run of the ledger. A show that
@@ -77,12 +80,16 @@ def rebuild(
     """
     passes: list[Pass] = []
     failures = _fold(conn, show_ids, wait=wait, patience=patience)
-    found = _find(conn, show_ids, totals)
+    together = _together(conn, [i for i in show_ids if i not in repaired.show_ids], totals)
+    found = _find(conn, [i for i in show_ids if i not in together], totals)
     work = _Rebuild(conn, wait, patience, repaired)
     for show_id in show_ids:
         try:
-            mine = found[show_id] if found else routines.findings(conn, [show_id], totals)
-            passes += work.show(mine)
+            done = together.get(show_id, [])
+            if not done or any(p.rows_deferred for p in done):
+                mine = found.get(show_id) or routines.findings(conn, [show_id], totals)
+                done = joined(done, work.show(mine))
+            passes += done
         except DatabaseUnreachableError:
             raise
         except RetallyError as error:
@@ -108,6 +115,23 @@ def _fold(
         else:
             break
     return []
+
+
+def _together(
+    conn: psycopg.Connection, show_ids: Sequence[str], totals: Sequence[str]
+) -> dict[str, list[Pass]]:
+    """Rebuild these shows in one transaction; the passes by show, of those that could be had."""
+    by_show: dict[str, list[Pass]] = defaultdict(list)
+    managed = {show.show_id for show in routines.shows(conn) if show.managed}
+    try:
+        for each in routines.rebuild(conn, [i for i in show_ids if i in managed], totals):
+            by_show[each.show_id].append(each)
+    except DatabaseUnreachableError:
+        raise
+    except RetallyError:
+        # the data of one show must not stop the others: each gets a transaction of its own
+        return {}
+    return by_show
 
 
 def _find(
@@ -145,7 +169,7 @@ class _Rebuild:
         while self._wait and any(p.rows_deferred for p in passes) and time.monotonic() < until:
             left = [p.total for p in passes if p.rows_deferred]
             again = routines.findings(self._conn, [found[0].show_id], left)
-            passes = _joined(passes, self._mend(again, until))
+            passes = joined(passes, self._mend(again, until))
         return passes
 
     def _mend(self, found: Sequence[Finding], until: float) -> list[Pass]:
@@ -174,21 +198,3 @@ class _Rebuild:
             force=self._repaired.force,
             run=self.run,
         )
-
-
-def _joined(before: Sequence[Pass], after: Sequence[Pass]) -> list[Pass]:
-    """The passes of two tries as one: drift as first found, work added up, the rest as last."""
-    later = {p.total: p for p in after}
-    return [
-        replace(
-            p,
-            rows_changed=p.rows_changed + later[p.total].rows_changed,
-            rows_deferred=later[p.total].rows_deferred,
-            rows_failed=later[p.total].rows_failed,
-            seconds=p.seconds + later[p.total].seconds,
-            problems=later[p.total].problems,
-        )
-        if p.total in later
-        else p
-        for p in before
-    ]

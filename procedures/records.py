@@ -5,7 +5,7 @@ Core units are 1/100 core. ``total`` is one of TOTALS, ``key`` the farm's key of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -140,6 +140,29 @@ class Pass:
             seconds,
             tuple(problems),
         )
+
+
+def joined(before: Sequence[Pass], after: Sequence[Pass]) -> list[Pass]:
+    """The passes of two tries as one: drift as first found, work added up, the rest as last.
+
+    Without a first try, those of the second.
+    """
+    if not before:
+        return list(after)
+    later = {p.total: p for p in after}
+    return [
+        replace(
+            p,
+            rows_changed=p.rows_changed + later[p.total].rows_changed,
+            rows_deferred=later[p.total].rows_deferred,
+            rows_failed=later[p.total].rows_failed,
+            seconds=p.seconds + later[p.total].seconds,
+            problems=later[p.total].problems,
+        )
+        if p.total in later
+        else p
+        for p in before
+    ]
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,29 @@ def mend(
     return [Pass.of_row(*row) for row in _rows(conn, query, (_tokens(found), wait, tick, worker))]
 
 
+def rebuild(
+    conn: psycopg.Connection,
+    show_ids: Sequence[str],
+    totals: Sequence[str],
+    *,
+    tick: str = BY_HAND,
+    worker: str = BY_HAND,
+) -> list[Pass]:
+    """Rebuild managed shows in one transaction, each whose totals nobody else is writing.
+
+    One pass per show and total; none of a show that was left. Waits for no row; ``tick`` and
+    ``worker``: in whose name the passes are kept.
+    """
+    query: LiteralString = """
+        SELECT
+            p.scope, p.total, p.rows_adrift, p.rows_changed, p.rows_deferred, p.rows_failed,
+            p.core_units_adrift, p.gpus_adrift, p.seconds, p.problems
+        FROM retally.rebuild(%s, %s, FALSE, %s, %s) AS p
+    """
+    arguments = (list(show_ids), list(totals), tick, worker)
+    return [Pass.of_row(*row) for row in _rows(conn, query, arguments)]
+
+
 def note_findings(
     conn: psycopg.Connection,
     found: Sequence[Finding],

@@ -82,7 +82,8 @@ ENDED = "SELECT pg_terminate_backend(pg_backend_pid())"
 
 # What a worker's pass sends, as far as it can be told apart.
 CLAIM = "retally.claim_due("
-FIND = "retally.findings("
+REBUILD = "retally.rebuild("  # managed shows
+FIND = "retally.findings("  # other shows
 MEND = "retally.mend("
 
 

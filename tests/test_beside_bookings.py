@@ -142,7 +142,7 @@ def test_transactions_with_a_lock_order_of_their_own_are_never_the_victims_of_a_
         seen: Counter[str] = Counter()
         while not stop.is_set():
             row = conn.execute(
-                "SELECT rows_changed, rows_deferred FROM retally.mend_shows(ARRAY("
+                "SELECT rows_changed, rows_deferred FROM retally.mend_by_hand(ARRAY("
                 " SELECT f FROM retally.findings(ARRAY[%s], ARRAY['layer']) AS f), true)",
                 (work.show,),
             ).fetchone()

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from small_farm import corrupt
-from tcp_proxy import CLAIM, ENDED, FIND, MEND, Proxy
+from tcp_proxy import CLAIM, ENDED, FIND, MEND, REBUILD, Proxy
 from worker_process import (
     METRICS,
     await_exact,
     await_true,
     cores,
     faults,
+    flagged_show,
     managed_show,
     value,
 )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import psycopg
+    from small_farm import Work
     from worker_process import Start
 
 _ONE_TICK = {"RETALLY_TOTALS": "subscription", "RETALLY_POOL_SIZE": "1"}
@@ -33,8 +35,16 @@ _ONE_TICK = {"RETALLY_TOTALS": "subscription", "RETALLY_POOL_SIZE": "1"}
 
 @pytest.mark.parametrize("sent", [True, False], ids=["before the answer", "before it arrives"])
 @pytest.mark.parametrize(
-    ("text", "within"),
-    [(CLAIM, ""), (FIND, ""), (MEND, ""), ("COMMIT", MEND), ("COMMIT", CLAIM)],
+    ("text", "within", "make_show"),
+    [
+        (CLAIM, "", managed_show),
+        (REBUILD, "", managed_show),
+        (FIND, "", flagged_show),
+        (MEND, "", flagged_show),
+        ("COMMIT", REBUILD, managed_show),
+        ("COMMIT", MEND, flagged_show),
+        ("COMMIT", CLAIM, managed_show),
+    ],
 )
 def test_a_connection_that_is_cut_in_mid_statement_is_replaced(
     farm_db: psycopg.Connection,
@@ -42,9 +52,10 @@ def test_a_connection_that_is_cut_in_mid_statement_is_replaced(
     start: Start,
     text: str,
     within: str,
+    make_show: Callable[[psycopg.Connection], Work],
     sent: bool,
 ) -> None:
-    work = managed_show(farm_db)
+    work = make_show(farm_db)
     worker = start(proxy.dsn, **METRICS)
     url = worker.metrics_url()
     held = proxy.hold(text, within=within, sent=sent)
@@ -66,7 +77,7 @@ def test_a_session_that_an_administrator_ends_is_replaced(
     farm_db: psycopg.Connection, proxy: Proxy, start: Start
 ) -> None:
     work = managed_show(farm_db)
-    proxy.instead(MEND, ENDED)
+    proxy.instead(REBUILD, ENDED)
     worker = start(proxy.dsn, **METRICS)
     url = worker.metrics_url()
 
@@ -148,7 +159,7 @@ def test_a_worker_that_is_killed_in_mid_pass_is_replaced_by_another(
     farm_db: psycopg.Connection, proxy: Proxy, start: Start
 ) -> None:
     work = managed_show(farm_db)
-    held = proxy.hold("COMMIT", within=MEND, sent=False)
+    held = proxy.hold("COMMIT", within=REBUILD, sent=False)
     killed = start(proxy.dsn)
     held.await_caught()
     other = start(farm_db.info.dsn)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from small_farm import Work, corrupt
-from tcp_proxy import CLAIM, FIND, MEND, Proxy, raises
+from tcp_proxy import CLAIM, FIND, MEND, REBUILD, Proxy, raises
 from worker_process import (
     METRICS,
     await_exact,
     await_true,
     cores,
     faults,
+    flagged_show,
     managed_show,
     value,
 )
@@ -42,7 +43,7 @@ def test_a_server_that_is_restarted_in_mid_pass_finds_exact_totals_afterwards(
             create_schema(conn)
             install(conn)
             work = managed_show(conn)
-        written = proxy.hold("COMMIT", within=MEND, sent=False)
+        written = proxy.hold("COMMIT", within=REBUILD, sent=False)
         worker = start(proxy.dsn, **METRICS)
         url = worker.metrics_url()
         written.await_caught()
@@ -61,12 +62,14 @@ def test_a_server_that_is_restarted_in_mid_pass_finds_exact_totals_afterwards(
 
 
 @pytest.mark.parametrize(
-    ("text", "within", "event"),
+    ("text", "within", "event", "make_show"),
     [
-        (CLAIM, "", "failed"),
-        (FIND, "", "looking at each show by itself"),
-        (MEND, "", "failed"),
-        ("COMMIT", MEND, "failed"),
+        (CLAIM, "", "failed", managed_show),
+        (REBUILD, "", "rebuilding each show by itself", managed_show),
+        ("COMMIT", REBUILD, "rebuilding each show by itself", managed_show),
+        (FIND, "", "looking at each show by itself", flagged_show),
+        (MEND, "", "failed", flagged_show),
+        ("COMMIT", MEND, "failed", flagged_show),
     ],
 )
 def test_a_full_disk_is_reported_and_tried_again(
@@ -76,8 +79,9 @@ def test_a_full_disk_is_reported_and_tried_again(
     text: str,
     within: str,
     event: str,
+    make_show: Callable[[psycopg.Connection], Work],
 ) -> None:
-    work = managed_show(farm_db)
+    work = make_show(farm_db)
     worker = start(proxy.dsn, **METRICS)
     url = worker.metrics_url()
     full = proxy.instead(text, _DISK_FULL, within=within)

@@ -27,9 +27,14 @@ STORED = [
 ]
 
 
-def amounts(key: str) -> str:
-    """Two of them, one of a row that is not there."""
-    return f"ARRAY[ROW('{key}', 40, 1, 0, 0), ROW('gone', 40, 1, 0, 0)]::retally.amount[]"
+def comparisons(total: str, key: str) -> str:
+    """Three of them: of a row, of one that is not there, and of the row when it held other sums."""
+    return (
+        f"ARRAY[ROW('{{show}}', '{total}', '{key}', 'row', -7, -1, NULL, NULL, 40, 1, 0, 0),"
+        f" ROW('{{show}}', '{total}', 'gone', 'row', -7, -1, NULL, NULL, 40, 1, 0, 0),"
+        f" ROW('{{show}}', '{total}', '{key}', 'row', -8, -1, NULL, NULL, 50, 1, 0, 0)"
+        "]::retally.comparison[]"
+    )
 
 
 ROW = "(ARRAY['{show}'], retally.totals()"
@@ -44,6 +49,11 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "lock_budget": ("SELECT retally.lock_budget() = '0.5 s'", [(True,)]),
     "set_lock_timeout": ("SELECT retally.set_lock_timeout('1 s')", [("0",)]),
     "hold_scope": ("SELECT retally.hold_scope('{show}', true)", [("",)]),
+    "hold_scopes": (
+        "SELECT retally.hold_scopes(ARRAY['{show}', 'a'], false)",
+        [(["a", "{show}"],)],
+    ),
+    "scope_lock": ("SELECT retally.scope_lock('a') = retally.scope_lock('b')", [(False,)]),
     "check_farm": ("SELECT retally.check_farm()", [("",)]),
     "shows": (
         "SELECT * FROM retally.shows()",
@@ -80,6 +90,15 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "compared": (
         f"SELECT total, key, kind, was_cores, cores FROM retally.compared{ROW}, 'owed')",
         [(total, SUMS[total][0], "row", -7, 300) for total in TOTALS],
+    ),
+    "adrift": (
+        f"SELECT total, key, kind, was_cores, cores FROM retally.adrift{ROW})",
+        [(total, SUMS[total][0], "row", -7, 300) for total in TOTALS],
+    ),
+    "findings_of": (
+        "SELECT total, keys, rows_adrift, core_units, gpus FROM retally.findings_of("
+        f"ARRAY(SELECT a FROM retally.adrift{ROW}) AS a), ARRAY['{{show}}'], ARRAY['layer'])",
+        [("layer", ["{layer}"], 1, 307, 3)],
     ),
     "drift": (
         "SELECT * FROM retally.drift('comet') WHERE total = 'job'",
@@ -171,9 +190,19 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         f" FROM retally.mend({FOUND}, false, 'rebuilt', 'tick', 'me')",
         [(total, 1, 0, 0) for total in TOTALS],
     ),
-    "mend_shows": (
-        f"SELECT * FROM retally.mend_shows({FOUND}, true)",
+    "mend_by_hand": (
+        f"SELECT total, rows_changed, core_units_adrift FROM retally.mend_by_hand({FOUND}, true)",
+        [(total, 1, 310 if total == "job" else 307) for total in TOTALS],
+    ),
+    "added_up": (
+        "SELECT * FROM retally.added_up(ARRAY(SELECT m FROM retally.mend_by_hand("
+        f"{FOUND}, true) AS m))",
         [("{show}", 5, 5, 0, 0, 1538, 17, [])],
+    ),
+    "rebuild": (
+        "SELECT tick, total, action, rows_changed, rows_deferred, rows_failed"
+        f" FROM retally.rebuild{ROW}, false, 'tick', 'me')",
+        [("tick", total, "rebuilt", 1, 0, 0) for total in TOTALS],
     ),
     "mend_rows": (
         "SELECT rows_changed, busy, problems, (changes[1]).after"
@@ -205,9 +234,11 @@ CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
 }
 for _total in TOTALS:
     _name = SUMS[_total][0]
-    _args = f"'{{show}}', {amounts(_name)}"
     CALLS |= {
-        f"write_{_total}": (f"SELECT * FROM retally.write_{_total}({_args})", [(_name, True)]),
+        f"write_{_total}": (
+            f"SELECT * FROM retally.write_{_total}({comparisons(_total, _name)})",
+            [("{show}", _name, True)],
+        ),
     }
 CALLS |= {
     "lock_rows": (
@@ -215,8 +246,12 @@ CALLS |= {
         [("{job}", True)],
     ),
     "write_rows": (
-        f"SELECT * FROM retally.write_rows('{{show}}', 'job', {amounts('{job}')})",
-        [("{job}", True)],
+        f"SELECT * FROM retally.write_rows('job', {comparisons('job', '{job}')})",
+        [("{show}", "{job}", True)],
+    ),
+    "write_found": (
+        f"SELECT key FROM unnest(retally.write_found('layer', {comparisons('layer', '{layer}')}))",
+        [("gone",)],
     ),
     "sum_again": (
         "SELECT s.show_id, s.total, (s.amount).*"

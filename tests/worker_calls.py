@@ -54,11 +54,6 @@ WORKER_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         " 0.5, 3, 2, 1, 0, 5, 6, '{{}}', NULL, NULL, NULL)]::retally.pass[])",
         [(None,)],
     ),
-    "note_mended": (
-        "SELECT retally.note_mended(ROW('{show}', 'tick', 'job', 'rebuilt', 'me', now(), 0.5, 3,"
-        " 2, 1, 0, 5, 6, '{{}}', NULL, NULL, NULL)::retally.pass, '{{a}}')",
-        [("",)],
-    ),
     "prune": ("CALL retally.prune()", [(0, 0)]),
     "set_mode": ("CALL retally.set_mode('comet', 'repair')", []),
     "amounts_in": (
@@ -99,9 +94,10 @@ WORKER_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     ),
     "keep_passes": (
         "SELECT retally.keep_passes(ARRAY[ROW('{show}', 'tick', 'job', 'folded', 'me', now(), 0.1,"
-        " 0, 1, 0, 0, 0, 0, '{{}}', NULL, NULL, NULL)]::retally.pass[]);"
-        " SELECT tick, action, passes FROM retally.pass",
-        [("tick", "folded", 1)],
+        " 0, 1, 0, 0, 0, 0, '{{}}', NULL, NULL, NULL)]::retally.pass[],"
+        " ARRAY[ROW('{show}', 'job', '{{}}', '{{a}}')]::retally.seizure[]);"
+        " SELECT tick, action, p.passes, d.key FROM retally.pass AS p, retally.deferred AS d",
+        [("tick", "folded", 1, "a")],
     ),
     "set_journal": (f"{_JOURNALED}; SELECT journaled FROM retally.shows()", [(True,)]),
     "set_journal_triggers": (

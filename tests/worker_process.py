@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from small_farm import Rows, Work, make_work, stored
+from small_farm import Rows, Work, corrupt, make_work, stored
 
 from retally.procedures import TOTALS, routines
 
@@ -145,6 +145,16 @@ def managed_show(conn: psycopg.Connection) -> Work:
     work = make_work(rows)
     routines.set_managed(conn, work.show, managed=True)
     rows.proc(work.host, work.show, work.job, work.layer, cores=300)
+    return work
+
+
+def flagged_show(conn: psycopg.Connection) -> Work:
+    """The same, managed by the farm's own flag: ticks rebuild it in a transaction of its own."""
+    work = managed_show(conn)
+    routines.set_managed(conn, work.show, managed=False)
+    conn.execute("UPDATE show SET b_scheduler_managed = TRUE WHERE pk_show = %s", (work.show,))
+    conn.execute("UPDATE retally.setting SET follow_farm_flag = TRUE")
+    corrupt(conn)
     return work
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from retally.procedures import journal
 from retally.sql.errors import DatabaseUnreachableError, RetallyError
 from retally.worker.database import WorkerStoppingError
 from retally.worker.outcome import Outcome
+from retally.worker.together import together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    import psycopg
 
     from retally.procedures import Pass, Show
     from retally.worker.ticks import Shared, Tick
@@ -30,10 +31,11 @@ class Folding:
     def fold(self, shows: Sequence[Show]) -> Iterator[Outcome]:
         """Fold the journal of these shows in one transaction; where that fails, one by one.
 
-        Raises what ends the whole pass: a lost database, and the worker's end.
+        A show that is not journaled any more is left out. Raises what ends the whole pass: a lost
+        database, and the worker's end.
         """
         try:
-            yield from self._together(shows)
+            yield from together(self._shared, shows, "folded", self._call)
         except (WorkerStoppingError, DatabaseUnreachableError):
             raise
         except RetallyError as error:
@@ -70,22 +72,7 @@ class Folding:
             if not show.journaled:
                 self.forget(show)
 
-    def _together(self, shows: Sequence[Show]) -> list[Outcome]:
-        started = time.monotonic()
-        by_show: dict[str, list[Pass]] = defaultdict(list)
-        with contextlib.ExitStack() as turns:
-            for show_id in sorted(show.show_id for show in shows):
-                turns.enter_context(self._shared.turn(show_id))
-            with self._shared.database.transaction() as conn:
-                for each in journal.fold(
-                    conn,
-                    [show.show_id for show in shows],
-                    wait=False,
-                    tick=self._tick.name,
-                    worker=self._shared.worker,
-                ):
-                    by_show[each.show_id].append(each)
-        seconds = time.monotonic() - started
-        return [
-            Outcome(show, "folded", None, seconds, tuple(by_show[show.show_id])) for show in shows
-        ]
+    def _call(self, conn: psycopg.Connection, show_ids: Sequence[str]) -> Sequence[Pass]:
+        return journal.fold(
+            conn, show_ids, wait=False, tick=self._tick.name, worker=self._shared.worker
+        )

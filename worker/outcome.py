@@ -24,3 +24,8 @@ class Outcome:
     seconds: float
     passes: Sequence[Pass] = ()
     error: Exception | None = None
+
+    @property
+    def rows_deferred(self) -> int:
+        """Rows that it has left because they were busy."""
+        return sum(each.rows_deferred for each in self.passes)

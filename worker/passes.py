@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import defaultdict
 from functools import partial
-from itertools import chain, takewhile
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from retally.procedures import Pass, repairs, routines
@@ -23,6 +22,7 @@ from retally.worker.faults import gave_way
 from retally.worker.folding import Folding
 from retally.worker.outcome import Outcome
 from retally.worker.spread import spread
+from retally.worker.together import together
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -69,89 +69,96 @@ class Passes:
         self._folding.forget_others([show for show, _ in shows])
         left = [each for each in shows if not each[0].journaled]
         served: list[str] = []
-        if journaled := [show for show, _ in shows if show.journaled]:
-            for outcome in self._folding.fold(journaled):
+        if journaled := {show.show_id: show for show, _ in shows if show.journaled}:
+            for outcome in self._folding.fold(list(journaled.values())):
                 self._shared.health.moved(self._tick.name)
                 folded = self._settle(outcome, failures)
+                del journaled[outcome.show.show_id]
                 if folded and self._folding.due(outcome):
                     left.append((outcome.show, "rebuilt"))
                 elif folded:
                     served.append(outcome.show.show_id)
+        # these are not journaled any more
+        left += [(show, "rebuilt") for show in journaled.values()]
         return left, served
 
     def _serve_in_full(self, shows: Sequence[Claimed], failures: Mapping[str, int]) -> list[str]:
         """A full pass over these shows; the ids of those that were served."""
+        outcomes = self._rebuild_together([s for s, action in shows if _goes_together(s, action)])
+        served = self._settle_each(outcomes, failures, [])
+        # a show of which it has left busy rows gets a pass by itself, which may wait for them
+        done = {each.show.show_id for each in outcomes if not each.rows_deferred}
+        if others := [each for each in shows if each[0].show_id not in done]:
+            served += self._serve_singly(others, failures)
+        return served
+
+    def _serve_singly(self, shows: Sequence[Claimed], failures: Mapping[str, int]) -> list[str]:
+        """A full pass over these shows, each of which has a transaction of its own to be mended."""
         started = time.monotonic()
         found = self._find(shows)
-        self._tell_audits(shows, found)
         seconds = time.monotonic() - started
         # most shows have nothing to write: all of these are kept in one transaction
         still, others = _parted(shows, found)
         self._keep(still, found, seconds)
-        served = [show.show_id for show, _ in still]
         for show, _ in still:
             self._end_audit(show, found[show.show_id])
         ending: list[Exception] = []
-        together = self._mend_together(others, found)
-        done = {outcome.show.show_id for outcome in together}
-        others = [each for each in others if each[0].show_id not in done]
-        for outcome in chain(together, self._tries(others, found, ending)):
+        outcomes = self._tries(others, found, ending)
+        served = self._settle_each(outcomes, failures, ending)
+        if ending:
+            raise ending[0]
+        return [*(show.show_id for show, _ in still), *served]
+
+    def _settle_each(
+        self, outcomes: Iterable[Outcome], failures: Mapping[str, int], ending: list[Exception]
+    ) -> list[str]:
+        """Report each outcome; answer with the shows served. What ends the pass: to ``ending``."""
+        served = []
+        for outcome in outcomes:
             self._shared.health.moved(self._tick.name)
             if isinstance(outcome.error, (WorkerStoppingError, DatabaseUnreachableError)):
                 ending.append(outcome.error)
             elif self._settle(outcome, failures):
                 served.append(outcome.show.show_id)
                 self._end_audit(outcome.show, outcome.passes)
-        if ending:
-            raise ending[0]
         return served
 
-    def _tell_audits(self, shows: Sequence[Claimed], found: Found) -> None:
-        """Tell of drift in journaled shows that had none when they were last looked at in full."""
-        for show, _ in shows:
-            if show.journaled and self._folding.was_audited(show):
-                rows = sum(finding.rows_adrift for finding in found.get(show.show_id, ()))
-                if rows:
-                    self._report.audit_failed(show, rows)
-
     def _end_audit(self, show: Show, passes: Sequence[Pass | Finding]) -> None:
-        """A journaled show of which something stays wrong is looked at in full again next time."""
-        wrong = any(each.rows_failed or getattr(each, "rows_deferred", 0) for each in passes)
-        if show.journaled and wrong:
+        """A full pass over a journaled show has ended: it should have found nothing adrift.
+
+        A show of which something stays wrong is looked at in full again next time.
+        """
+        if not show.journaled:
+            return
+        adrift = sum(each.rows_adrift for each in passes)
+        if adrift and self._folding.was_audited(show):
+            self._report.audit_failed(show, adrift)
+        if any(each.rows_failed or getattr(each, "rows_deferred", 0) for each in passes):
             self._folding.forget(show)
-        elif show.journaled:
+        else:
             self._folding.audited(show)
 
-    def _mend_together(self, shows: Sequence[Claimed], found: Found) -> list[Outcome]:
-        """Mend managed shows in one transaction, which reads the procs once for all of them.
+    def _rebuild_together(self, shows: Sequence[Show]) -> list[Outcome]:
+        """Rebuild managed shows in one transaction, which reads the procs once for all of them.
 
-        No booking waits for their totals, so that these may be locked for longer. Where it fails,
-        nothing is mended here, and each show gets a transaction of its own.
+        No booking waits for their totals, so that these may be locked for longer. A show that
+        another session is writing is left, and all of them where it fails: each of these gets a
+        transaction of its own.
         """
-        managed = [show for show, action in shows if action == "rebuilt" and show.managed]
-        managed = [show for show in managed if show.show_id in found]
-        if len(managed) < 2:
+        if not shows or self._shared.stop.is_set():
             return []
-        started = time.monotonic()
-        findings = [finding for show in managed for finding in found[show.show_id]]
-        by_show: dict[str, list[Pass]] = defaultdict(list)
         try:
-            with contextlib.ExitStack() as turns:
-                for show_id in sorted(show.show_id for show in managed):
-                    turns.enter_context(self._shared.turn(show_id))
-                with self._shared.database.transaction() as conn:
-                    for each in self._mend(conn, findings):
-                        by_show[each.show_id].append(each)
+            return together(self._shared, shows, "rebuilt", self._call)
         except (WorkerStoppingError, DatabaseUnreachableError):
             raise
         except RetallyError as error:
-            self._report.mended_singly(error)
+            self._report.rebuilt_singly(error)
             return []
-        seconds = time.monotonic() - started
-        return [
-            Outcome(show, "rebuilt", found[show.show_id], seconds, by_show[show.show_id])
-            for show in managed
-        ]
+
+    def _call(self, conn: psycopg.Connection, show_ids: Sequence[str]) -> Sequence[Pass]:
+        return routines.rebuild(
+            conn, show_ids, self._tick.totals, tick=self._tick.name, worker=self._shared.worker
+        )
 
     def _tries(
         self, shows: Sequence[Claimed], found: Found, ending: Sequence[Exception]
@@ -279,6 +286,11 @@ class Passes:
         with self._shared.database.transaction() as conn:
             self._note(conn, found, "refused" if refused else "failed", outcome.seconds)
             routines.note_failure(conn, tick.name, show.show_id, pause, str(error))
+
+
+def _goes_together(show: Show, action: str) -> bool:
+    """Whether it is rebuilt along with others: no booking waits for its totals."""
+    return action == "rebuilt" and show.managed
 
 
 def _parted(shows: Sequence[Claimed], found: Found) -> tuple[list[Claimed], list[Claimed]]:

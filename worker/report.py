@@ -128,9 +128,10 @@ class Report:
             hint="does somebody else add to its totals? `retally journal --show NAME off` ends it",
         )
 
-    def mended_singly(self, error: RetallyError) -> None:
-        """Managed shows could not be mended at once; each is mended by itself."""
-        _log.info("mending each show by itself", tick=self._tick, reason=str(error))
+    def rebuilt_singly(self, error: RetallyError) -> None:
+        """Managed shows could not be rebuilt at once; each is rebuilt by itself."""
+        self._metrics.fault(kind_of(error))
+        _log.info("rebuilding each show by itself", tick=self._tick, reason=str(error))
 
     def not_kept(self, error: RetallyError) -> None:
         """The results of shows that had nothing to write were not kept; the next ones will be."""

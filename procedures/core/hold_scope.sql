@@ -8,7 +8,7 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    v_lock bigint := hashtextextended('retally writes ' || p_scope, 0);
+    v_lock bigint := retally.scope_lock(p_scope);
     v_before text;
 BEGIN
     PERFORM retally.require_read_committed('totals cannot be rebuilt');

@@ -8,11 +8,7 @@
 CREATE OR REPLACE FUNCTION retally.compared(
     p_show_ids text[], p_totals text[], p_source text
 )
-RETURNS TABLE (
-    show_id text, total text, key text, kind text,
-    was_cores numeric, was_gpus numeric, was_local_cores numeric, was_local_gpus numeric,
-    cores numeric, gpus numeric, local_cores numeric, local_gpus numeric
-)
+RETURNS SETOF retally.comparison
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     WITH pairs AS (

@@ -1,81 +1,17 @@
--- What is adrift in these totals of these shows: one statement, one snapshot.
--- One finding per show and total, quiet ones too, in the order of the booking path. core_units,
--- gpus: drift as absolute sums. rows_failed: rows that are missing; problems names these, and
--- what procs name and the farm does not know.
+-- What is adrift in these totals of these shows: findings_of() what adrift() finds, in one
+-- statement and one snapshot.
 -- Locks and writes nothing. Raises RT004.
 CREATE OR REPLACE FUNCTION retally.findings(p_show_ids text[], p_totals text[])
 RETURNS SETOF retally.finding
 LANGUAGE plpgsql STABLE
--- nothing but the system's own operators, whoever may create in the schema public
 SET search_path = pg_catalog, pg_temp
--- compiling the plan costs more than running it
-SET jit = off
-SET work_mem = '64MB'
--- what every pass reads is in memory
-SET random_page_cost = 1.1
--- hashing the keys is several times faster than sorting them
-SET enable_mergejoin = off
-SET plan_cache_mode = force_custom_plan
 AS $$
-DECLARE
-    v_read text[] := retally.read_for(p_show_ids);
 BEGIN
-    IF coalesce(cardinality(p_totals), 0) = 0 OR NOT p_totals <@ retally.totals() THEN
-        RAISE EXCEPTION 'unknown total in {%}', array_to_string(coalesce(p_totals, '{}'), ', ')
-            USING ERRCODE = 'RT004',
-                HINT = 'The totals are ' || array_to_string(retally.totals(), ', ') || '.';
-    END IF;
-
     RETURN QUERY
-    WITH sizes AS (
-        SELECT
-            c.*,
-            c.kind = 'row' AS is_row,
-            abs(c.was_cores - c.cores)
-            + abs(coalesce(c.was_local_cores, 0) - c.local_cores) AS core_units,
-            abs(c.was_gpus - c.gpus)
-            + abs(coalesce(c.was_local_gpus, 0) - c.local_gpus) AS gpu_units
-        FROM retally.compared(v_read, p_totals, 'owed') AS c
-        WHERE c.show_id = ANY (p_show_ids)
-    ),
-
-    found AS (
-        SELECT
-            z.show_id,
-            z.total,
-            -- in no order, since sorting many keys takes longer than finding them
-            array_agg(z.key) FILTER (WHERE z.is_row) AS keys,
-            count(*) FILTER (WHERE z.is_row) AS adrift,
-            count(*) FILTER (WHERE z.kind = 'missing') AS failed,
-            sum(z.core_units) FILTER (WHERE z.is_row) AS core_units,
-            sum(z.gpu_units) FILTER (WHERE z.is_row) AS gpu_units,
-            array_agg(retally.problem(z.kind, z.total, z.key, z.cores, z.gpus))
-            FILTER (WHERE NOT z.is_row) AS problems
-        FROM sizes AS z
-        GROUP BY z.show_id, z.total
-    )
-
-    SELECT
-        s.show_id,
-        t.total,
-        coalesce(f.keys, '{}'),
-        coalesce(f.adrift, 0),
-        coalesce(f.failed, 0),
-        coalesce(f.core_units, 0),
-        coalesce(f.gpu_units, 0),
-        CASE
-            WHEN cardinality(n.problems) > 20
-                THEN n.problems[1:20] || format('%s: and %s more like these', t.total, cardinality(n.problems) - 20)
-            ELSE n.problems
-        END
-    FROM unnest(p_show_ids) AS s (show_id)
-    CROSS JOIN unnest(retally.totals()) WITH ORDINALITY AS t (total, place)
-    LEFT JOIN found AS f ON s.show_id = f.show_id AND t.total = f.total
-    CROSS JOIN LATERAL (
-        SELECT ARRAY(SELECT p.problem FROM unnest(f.problems) AS p (problem) ORDER BY p.problem)
-    ) AS n (problems)
-    WHERE t.total = ANY (p_totals)
-    ORDER BY s.show_id, t.place;
+    SELECT f.*
+    FROM retally.findings_of(
+        ARRAY(SELECT a FROM retally.adrift(p_show_ids, p_totals) AS a), p_show_ids, p_totals
+    ) AS f;
 END
 $$;
 COMMENT ON FUNCTION retally.findings(text[], text[]) IS

@@ -37,6 +37,9 @@ DECLARE
     v_deltas retally.delta[];
     v_written retally.delta[];
 BEGIN
+    IF cardinality(v_show_ids) = 0 THEN
+        RETURN;
+    END IF;
     PERFORM retally.hold_scope(s.show_id, p_wait)
     FROM unnest(v_show_ids) AS s (show_id);
     BEGIN

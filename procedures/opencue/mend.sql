@@ -2,7 +2,7 @@
 -- what is written: a finding only says where to look, and may be old. One row per finding: rows
 -- deferred are still busy, failed ones among the problems; changes only for p_action repaired.
 -- Locks: the shows' writer locks, then the rows adrift, in the order of the booking path. p_wait:
--- see patient_keys(). Writes: the totals, and as note_mended(). Raises RT003, RT005.
+-- see patient_keys(). Writes: the totals, and as keep_passes(). Raises RT003, RT005.
 CREATE OR REPLACE FUNCTION retally.mend(
     p_findings retally.finding[], p_wait boolean, p_action text DEFAULT 'rebuilt',
     p_tick text DEFAULT 'by hand', p_worker text DEFAULT current_user
@@ -63,13 +63,15 @@ BEGIN
         problems := v_done.problems || v_done.new_problems;
         changes := v_done.changes;
         seconds := extract(EPOCH FROM clock_timestamp() - v_started);
-        PERFORM retally.note_mended(
-            ROW(
-                show_id, p_tick, total, p_action, p_worker, clock_timestamp(), seconds,
-                rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus,
-                problems, NULL, NULL, NULL
-            )::retally.pass,
-            v_done.busy
+        PERFORM retally.keep_passes(
+            ARRAY[
+                ROW(
+                    show_id, p_tick, total, p_action, p_worker, clock_timestamp(), seconds,
+                    rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus,
+                    problems, NULL, NULL, NULL
+                )::retally.pass
+            ],
+            ARRAY[ROW(show_id, total, '{}', v_done.busy)::retally.seizure]
         );
         v_started := clock_timestamp();
         RETURN NEXT;

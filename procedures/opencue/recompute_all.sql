@@ -23,8 +23,10 @@ AS $$
 DECLARE
     v_ids text[];
     v_names text[];
-    v_together text[];
-    v_now text[];
+    v_managed text[];
+    v_own retally.finding[];
+    v_passes retally.pass[];
+    v_begun text[] := '{}';
     v_done text[] := '{}';
     v_findings retally.finding[];
     v_one record;
@@ -42,7 +44,7 @@ BEGIN
         coalesce(array_agg(s.show_id ORDER BY s.name, s.show_id), '{}'),
         coalesce(array_agg(s.name ORDER BY s.name, s.show_id), '{}'),
         coalesce(array_agg(s.show_id) FILTER (WHERE s.managed), '{}')
-    INTO v_ids, v_names, v_together
+    INTO v_ids, v_names, v_managed
     FROM retally.shows() AS s
     WHERE s.rebuilt OR p_unmanaged_too;
     BEGIN
@@ -55,41 +57,52 @@ BEGIN
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     BEGIN
-        v_findings := ARRAY(SELECT f FROM retally.findings(v_ids, retally.totals()) AS f);
+        v_findings := ARRAY(
+            SELECT f
+            FROM retally.findings(
+                ARRAY(SELECT i.id FROM unnest(v_ids) AS i (id) WHERE i.id <> ALL (v_managed)),
+                retally.totals()
+            ) AS f
+        );
     EXCEPTION
         WHEN OTHERS THEN
             -- the data of one show can break the statement for all: each is looked at by itself
             v_findings := NULL;
-            v_together := '{}';
     END;
 
+    -- turn 0 is that of all managed shows
     FOR v_turn IN 0 .. cardinality(v_ids) LOOP
-        v_now := CASE v_turn WHEN 0 THEN v_together ELSE v_ids[v_turn:v_turn] END;
-        CONTINUE WHEN v_now <@ v_done;
+        CONTINUE WHEN v_turn > 0 AND v_ids[v_turn] = ANY (v_done);
         BEGIN
+            IF v_turn = 0 THEN
+                v_passes := ARRAY(
+                    SELECT r FROM retally.rebuild(v_managed, retally.totals(), FALSE) AS r
+                );
+            ELSE
+                v_own := ARRAY(SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = v_ids[v_turn]);
+                IF cardinality(v_own) = 0 THEN
+                    v_own := ARRAY(
+                        SELECT f FROM retally.findings(v_ids[v_turn:v_turn], retally.totals()) AS f
+                    );
+                END IF;
+                v_passes := ARRAY(SELECT m FROM retally.mend_by_hand(v_own, p_wait) AS m);
+            END IF;
             FOR v_one IN
-                SELECT m.*
-                FROM retally.mend_shows(
-                    CASE
-                        WHEN v_findings IS NULL
-                            THEN ARRAY(SELECT f FROM retally.findings(v_now, retally.totals()) AS f)
-                        ELSE ARRAY(
-                            SELECT f FROM unnest(v_findings) AS f WHERE f.show_id = ANY (v_now)
-                        )
-                    END,
-                    p_wait AND v_turn > 0
-                ) AS m
+                SELECT a.* FROM retally.added_up(v_passes) AS a
             LOOP
                 rows_changed := rows_changed + v_one.rows_changed;
-                -- where rows were busy, the show's own turn comes, and waits for them
-                CONTINUE WHEN v_turn = 0 AND p_wait AND v_one.rows_deferred > 0;
+                IF v_one.show_id <> ALL (v_begun) THEN
+                    rows_adrift := rows_adrift + v_one.rows_adrift;
+                    core_units := core_units + v_one.core_units;
+                    gpus := gpus + v_one.gpus;
+                    v_begun := v_begun || v_one.show_id;
+                END IF;
+                -- where rows were busy, the show's own turn comes
+                CONTINUE WHEN v_turn = 0 AND v_one.rows_deferred > 0;
                 v_done := v_done || v_one.show_id;
                 shows := shows + 1;
-                rows_adrift := rows_adrift + v_one.rows_adrift;
                 rows_deferred := rows_deferred + v_one.rows_deferred;
                 rows_failed := rows_failed + v_one.rows_failed;
-                core_units := core_units + v_one.core_units;
-                gpus := gpus + v_one.gpus;
                 problems := problems || ARRAY(
                     SELECT
                         format(

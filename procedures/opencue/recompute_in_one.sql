@@ -1,6 +1,6 @@
 -- Rebuilds these totals of a show from its procs: findings(), then mend(). Where the show is
 -- journaled, its journal is folded first, into all totals.
--- p_show: name or id. p_totals: which. p_wait: wait for busy rows. Result as of mend_shows().
+-- p_show: name or id. p_totals: which. p_wait: wait for busy rows. Result as of added_up().
 -- Locks and writes as mend().
 -- Raises RT001 to RT005.
 CREATE OR REPLACE FUNCTION retally.recompute_in_one(
@@ -18,17 +18,22 @@ BEGIN
     -- what is in the journal already is no drift; it is counted before the totals are looked at
     PERFORM retally.fold(ARRAY[v_show_id], p_wait);
     SELECT
-        m.rows_adrift,
-        m.rows_changed,
-        m.rows_deferred,
-        m.rows_failed,
-        m.core_units,
-        m.gpus,
-        m.problems
+        s.rows_adrift,
+        s.rows_changed,
+        s.rows_deferred,
+        s.rows_failed,
+        s.core_units,
+        s.gpus,
+        s.problems
     INTO rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus, problems
-    FROM retally.mend_shows(
-        ARRAY(SELECT f FROM retally.findings(ARRAY[v_show_id], p_totals) AS f), p_wait
-    ) AS m;
+    FROM retally.added_up(
+        ARRAY(
+            SELECT m
+            FROM retally.mend_by_hand(
+                ARRAY(SELECT f FROM retally.findings(ARRAY[v_show_id], p_totals) AS f), p_wait
+            ) AS m
+        )
+    ) AS s;
 END
 $$;
 COMMENT ON FUNCTION retally.recompute_in_one(text, text[], boolean) IS

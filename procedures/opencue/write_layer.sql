@@ -1,20 +1,43 @@
--- Writes p_amounts into locked layer totals of a show, where they differ.
+-- Writes into those layer totals of p_rows that nobody has locked and that still hold what was
+-- found (was_…; null: whatever they hold), where they differ.
 -- Answers with the rows written, and with those whose amount does not fit its column (fits false).
--- Locks: what lock_layer() has locked before. Writes: public.layer_resource.
-CREATE OR REPLACE FUNCTION retally.write_layer(p_show_id text, p_amounts retally.amount[])
-RETURNS TABLE (key text, fits boolean)
+-- Locks: these rows, FOR NO KEY UPDATE, waiting for none. Writes: public.layer_resource.
+CREATE OR REPLACE FUNCTION retally.write_layer(p_rows retally.comparison[])
+RETURNS TABLE (show_id text, key text, fits boolean)
 LANGUAGE plpgsql VOLATILE
+-- a plan for one row by index, whatever their number: they come in the order of the index
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     v_max_cores numeric := retally.column_limit('layer_resource', 'int_cores');
     v_max_gpus numeric := retally.column_limit('layer_resource', 'int_gpus');
 BEGIN
     RETURN QUERY
-    WITH wanted AS MATERIALIZED (
+    WITH wanted AS (
+        SELECT a.*
+        FROM unnest(p_rows) AS a
+        WHERE
+            a.total = 'layer'
+            AND a.kind = 'row'
+            AND abs(a.cores) <= v_max_cores
+            AND abs(a.gpus) <= v_max_gpus
+        -- neighbours in the index, one after the other
+        ORDER BY a.key COLLATE "C"
+    ),
+
+    held AS MATERIALIZED (
         SELECT
-            a.*,
-            abs(a.cores) <= v_max_cores AND abs(a.gpus) <= v_max_gpus AS fits
-        FROM unnest(p_amounts) AS a
+            a.show_id,
+            a.key,
+            a.cores,
+            a.gpus
+        FROM wanted AS a
+        INNER JOIN public.layer_resource AS r ON a.key = r.pk_layer::text
+        WHERE
+            (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
+            AND (a.was_cores IS NULL OR r.int_cores::numeric = a.was_cores)
+            AND (a.was_gpus IS NULL OR r.int_gpus::numeric = a.was_gpus)
+        FOR NO KEY UPDATE OF r SKIP LOCKED
     ),
 
     written AS (
@@ -22,25 +45,27 @@ BEGIN
         SET
             int_cores = a.cores,
             int_gpus = a.gpus
-        FROM wanted AS a
-        WHERE
-            r.pk_layer::text = a.key
-            AND a.fits
-            AND (r.int_cores::numeric <> a.cores OR r.int_gpus::numeric <> a.gpus)
-        RETURNING a.key
+        FROM held AS a
+        WHERE r.pk_layer::text = a.key
+        RETURNING a.show_id, a.key
     )
 
     SELECT
+        w.show_id,
         w.key,
         TRUE
     FROM written AS w
     UNION ALL
     SELECT
+        a.show_id,
         a.key,
         FALSE
-    FROM wanted AS a
-    WHERE NOT a.fits;
+    FROM unnest(p_rows) AS a
+    WHERE
+        a.total = 'layer'
+        AND a.kind = 'row'
+        AND (abs(a.cores) > v_max_cores OR abs(a.gpus) > v_max_gpus);
 END
 $$;
-COMMENT ON FUNCTION retally.write_layer(text, retally.amount[]) IS
-'Writes amounts into locked layer totals of a show, where they differ.';
+COMMENT ON FUNCTION retally.write_layer(retally.comparison[]) IS
+'Writes into layer totals that still hold what was found.';

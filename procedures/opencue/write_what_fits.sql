@@ -10,7 +10,16 @@ CREATE OR REPLACE FUNCTION retally.write_what_fits(
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    v_amount retally.amount;
+    -- whatever these rows hold: they are locked
+    v_rows retally.comparison[] := ARRAY(
+        SELECT
+            ROW(
+                p_show_id, p_total, a.key, 'row', NULL, NULL, NULL, NULL, a.cores, a.gpus,
+                a.local_cores, a.local_gpus
+            )::retally.comparison
+        FROM unnest(p_amounts) AS a
+    );
+    v_row retally.comparison;
     v_fits boolean;
     v_refusal text;
 BEGIN
@@ -24,7 +33,7 @@ BEGIN
             coalesce(array_agg(w.key) FILTER (WHERE w.fits), '{}'),
             coalesce(array_agg(w.key) FILTER (WHERE NOT w.fits), '{}')
         INTO written, misfits
-        FROM retally.write_rows(p_show_id, p_total, p_amounts) AS w;
+        FROM retally.write_rows(p_total, v_rows) AS w;
         RETURN;
     EXCEPTION
         WHEN data_exception OR raise_exception OR integrity_constraint_violation THEN
@@ -32,12 +41,12 @@ BEGIN
             misfits := '{}';
     END;
 
-    FOREACH v_amount IN ARRAY p_amounts LOOP
+    FOREACH v_row IN ARRAY v_rows LOOP
         v_refusal := NULL;
         BEGIN
             SELECT bool_and(w.fits)
             INTO v_fits
-            FROM retally.write_rows(p_show_id, p_total, ARRAY[v_amount]) AS w;
+            FROM retally.write_rows(p_total, ARRAY[v_row]) AS w;
         EXCEPTION
             WHEN data_exception THEN
                 v_fits := FALSE;
@@ -46,9 +55,9 @@ BEGIN
                 v_refusal := sqlerrm;
         END;
         IF v_fits THEN
-            written := written || v_amount.key;
+            written := written || v_row.key;
         ELSIF NOT v_fits THEN
-            misfits := misfits || v_amount.key;
+            misfits := misfits || v_row.key;
             refusals := refusals || v_refusal;
         END IF;
     END LOOP;

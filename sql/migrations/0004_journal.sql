@@ -1,4 +1,5 @@
--- The journal of booked and released procs, and what a pass holds while it sums again.
+-- The journal of booked and released procs; what a pass finds, and what it holds while it sums
+-- again.
 
 ALTER TABLE retally.scope_flag ADD COLUMN journaled boolean NOT NULL DEFAULT FALSE;
 ALTER TABLE retally.scope_flag ADD CONSTRAINT scope_flag_journaled_is_managed
@@ -29,6 +30,23 @@ ALTER TABLE retally.pass ADD CONSTRAINT pass_action_is_known
 CHECK (action IN ('rebuilt', 'folded', 'watched', 'repaired', 'refused', 'failed'));
 COMMENT ON COLUMN retally.pass.action IS
 'What became of what was found adrift: all but rebuilt, folded and repaired have left it as it is.';
+
+CREATE TYPE retally.comparison AS (
+    show_id text,
+    total text,
+    key text,
+    kind text,
+    was_cores numeric,
+    was_gpus numeric,
+    was_local_cores numeric,
+    was_local_gpus numeric,
+    cores numeric,
+    gpus numeric,
+    local_cores numeric,
+    local_gpus numeric
+);
+COMMENT ON TYPE retally.comparison IS
+'What a row of a total holds (was_…, null: whatever that is) and what its procs say.';
 
 CREATE TYPE retally.seizure AS (
     scope text,
