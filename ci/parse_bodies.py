@@ -213,13 +213,16 @@ def check_routine_file(path: Path, found: list[Routine]) -> Iterator[Problem]:
 
 
 def _is_safe_trigger(routine: Routine) -> bool:
-    """A trigger's function, in which nobody's search_path counts.
+    """A trigger's function, in which nobody's search_path counts, and no table but one.
 
-    Who writes to a farm's table has no rights on ours; and nobody can call it but the trigger.
+    Who writes to a farm's table has no rights on ours. Anybody may put the function on a table of
+    his own: before all else it refuses any table but the farm's.
     """
     returned = routine.statement.tree.returnType
     path = "SET search_path = pg_catalog, pg_temp"
-    return returned.names[-1].sval == "trigger" and path in routine.statement.text
+    first = re.search(r"\bBEGIN\b(?:\s+--[^\n]*)*\s+(IF [^\n]*)", routine.statement.text)
+    guarded = first is not None and first[1] == "IF TG_RELID <> 'public.proc'::regclass THEN"
+    return returned.names[-1].sval == "trigger" and path in routine.statement.text and guarded
 
 
 def _config() -> FluffConfig:

@@ -231,20 +231,20 @@ BEGIN
     WITH written AS (
         UPDATE public.subscription AS r
         SET
-            int_cores = r.int_cores + d.cores,
-            int_gpus = r.int_gpus + d.gpus,
+            int_cores = r.int_cores::numeric + d.cores,
+            int_gpus = r.int_gpus::numeric + d.gpus,
             int_burst = r.int_burst
-            - (d.cores > 0 AND r.int_cores + d.cores > r.int_burst)::integer
+            - (d.cores > 0::numeric AND r.int_cores::numeric + d.cores > r.int_burst::numeric)::integer
         FROM unnest(p_deltas) AS d
         WHERE
             d.total = 'subscription'
             AND r.pk_show::text = d.scope
             AND r.pk_alloc::text = d.key
-            AND abs(r.int_cores + d.cores)
+            AND abs(r.int_cores::numeric + d.cores)
             <= (SELECT retally.column_limit('subscription', 'int_cores'))
-            AND abs(r.int_gpus + d.gpus)
+            AND abs(r.int_gpus::numeric + d.gpus)
             <= (SELECT retally.column_limit('subscription', 'int_gpus'))
-        RETURNING d AS delta, d.cores > 0 AND r.int_cores > r.int_burst AS over
+        RETURNING d AS delta, d.cores > 0::numeric AND r.int_cores > r.int_burst AS over
     )
 
     SELECT
@@ -261,54 +261,54 @@ BEGIN
     RETURN QUERY
     UPDATE public.layer_resource AS r
     SET
-        int_cores = r.int_cores + d.cores,
-        int_gpus = r.int_gpus + d.gpus
+        int_cores = r.int_cores::numeric + d.cores,
+        int_gpus = r.int_gpus::numeric + d.gpus
     FROM unnest(p_deltas) AS d
     WHERE
         d.total = 'layer'
         AND r.pk_layer::text = d.key
-        AND abs(r.int_cores + d.cores)
+        AND abs(r.int_cores::numeric + d.cores)
         <= (SELECT retally.column_limit('layer_resource', 'int_cores'))
-        AND abs(r.int_gpus + d.gpus)
+        AND abs(r.int_gpus::numeric + d.gpus)
         <= (SELECT retally.column_limit('layer_resource', 'int_gpus'))
     RETURNING d.*;
 
     WITH written AS (
         UPDATE public.job_resource AS r
         SET
-            int_cores = r.int_cores + d.cores,
-            int_gpus = r.int_gpus + d.gpus,
-            int_local_cores = r.int_local_cores + d.local_cores,
-            int_local_gpus = r.int_local_gpus + d.local_gpus,
+            int_cores = r.int_cores::numeric + d.cores,
+            int_gpus = r.int_gpus::numeric + d.gpus,
+            int_local_cores = r.int_local_cores::numeric + d.local_cores,
+            int_local_gpus = r.int_local_gpus::numeric + d.local_gpus,
             int_max_cores = r.int_max_cores - (
-                (d.cores > 0 OR d.gpus > 0)
+                (d.cores > 0::numeric OR d.gpus > 0::numeric)
                 AND (
-                    r.int_cores + d.cores > r.int_max_cores
-                    OR r.int_gpus + d.gpus > r.int_max_gpus
+                    r.int_cores::numeric + d.cores > r.int_max_cores::numeric
+                    OR r.int_gpus::numeric + d.gpus > r.int_max_gpus::numeric
                 )
             )::integer,
             int_max_gpus = r.int_max_gpus - (
-                (d.cores > 0 OR d.gpus > 0)
+                (d.cores > 0::numeric OR d.gpus > 0::numeric)
                 AND (
-                    r.int_cores + d.cores > r.int_max_cores
-                    OR r.int_gpus + d.gpus > r.int_max_gpus
+                    r.int_cores::numeric + d.cores > r.int_max_cores::numeric
+                    OR r.int_gpus::numeric + d.gpus > r.int_max_gpus::numeric
                 )
             )::integer
         FROM unnest(p_deltas) AS d
         WHERE
             d.total = 'job'
             AND r.pk_job::text = d.key
-            AND abs(r.int_cores + d.cores)
+            AND abs(r.int_cores::numeric + d.cores)
             <= (SELECT retally.column_limit('job_resource', 'int_cores'))
-            AND abs(r.int_gpus + d.gpus)
+            AND abs(r.int_gpus::numeric + d.gpus)
             <= (SELECT retally.column_limit('job_resource', 'int_gpus'))
-            AND abs(r.int_local_cores + d.local_cores)
+            AND abs(r.int_local_cores::numeric + d.local_cores)
             <= (SELECT retally.column_limit('job_resource', 'int_local_cores'))
-            AND abs(r.int_local_gpus + d.local_gpus)
+            AND abs(r.int_local_gpus::numeric + d.local_gpus)
             <= (SELECT retally.column_limit('job_resource', 'int_local_gpus'))
         RETURNING
             d AS delta,
-            (d.cores > 0 OR d.gpus > 0)
+            (d.cores > 0::numeric OR d.gpus > 0::numeric)
             AND (r.int_cores > r.int_max_cores OR r.int_gpus > r.int_max_gpus) AS over
     )
 
@@ -328,31 +328,31 @@ BEGIN
     RETURN QUERY
     UPDATE public.folder_resource AS r
     SET
-        int_cores = r.int_cores + d.cores,
-        int_gpus = r.int_gpus + d.gpus
+        int_cores = r.int_cores::numeric + d.cores,
+        int_gpus = r.int_gpus::numeric + d.gpus
     FROM unnest(p_deltas) AS d
     WHERE
         d.total = 'folder'
         AND r.pk_folder::text = d.key
-        AND abs(r.int_cores + d.cores)
+        AND abs(r.int_cores::numeric + d.cores)
         <= (SELECT retally.column_limit('folder_resource', 'int_cores'))
-        AND abs(r.int_gpus + d.gpus)
+        AND abs(r.int_gpus::numeric + d.gpus)
         <= (SELECT retally.column_limit('folder_resource', 'int_gpus'))
     RETURNING d.*;
 
     RETURN QUERY
     UPDATE public.point AS r
     SET
-        int_cores = r.int_cores + d.cores,
-        int_gpus = r.int_gpus + d.gpus
+        int_cores = r.int_cores::numeric + d.cores,
+        int_gpus = r.int_gpus::numeric + d.gpus
     FROM unnest(p_deltas) AS d
     WHERE
         d.total = 'point'
         AND r.pk_show::text = d.scope
         AND r.pk_dept::text = d.key
-        AND abs(r.int_cores + d.cores)
+        AND abs(r.int_cores::numeric + d.cores)
         <= (SELECT retally.column_limit('point', 'int_cores'))
-        AND abs(r.int_gpus + d.gpus)
+        AND abs(r.int_gpus::numeric + d.gpus)
         <= (SELECT retally.column_limit('point', 'int_gpus'))
     RETURNING d.*;
 END
@@ -426,6 +426,37 @@ $$;
 
 COMMENT ON FUNCTION retally.add_to_totals(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint, p_local boolean) IS 'What a booking adds to the totals of an unmanaged show, and a release takes away.';
 
+CREATE FUNCTION retally.add_what_fits(p_deltas retally.delta[]) RETURNS SETOF retally.delta
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_added retally.delta[] := '{}';
+    v_delta retally.delta;
+BEGIN
+    BEGIN
+        v_added := ARRAY(SELECT a FROM retally.add_deltas(p_deltas) AS a);
+        RETURN QUERY SELECT a.* FROM unnest(v_added) AS a;
+        RETURN;
+    EXCEPTION
+        WHEN data_exception OR raise_exception OR integrity_constraint_violation THEN NULL;
+    END;
+    -- in the order of the booking path
+    FOR v_delta IN
+        SELECT d.*
+        FROM unnest(p_deltas) AS d
+        ORDER BY array_position(retally.totals(), d.total), d.scope, d.key
+    LOOP
+        BEGIN
+            RETURN QUERY SELECT a.* FROM retally.add_deltas(ARRAY[v_delta]) AS a;
+        EXCEPTION
+            WHEN data_exception OR raise_exception OR integrity_constraint_violation THEN NULL;
+        END;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION retally.add_what_fits(p_deltas retally.delta[]) IS 'Adds amounts to the totals, all that the farm takes.';
+
 CREATE UNLOGGED TABLE retally.pass (
     scope text NOT NULL,
     tick text NOT NULL,
@@ -479,8 +510,9 @@ BEGIN
             CROSS JOIN LATERAL unnest(o.problems) AS e (problem)
             WHERE o.scope = p.scope
         )
-    FROM unnest(p_passes) AS p
-    GROUP BY p.scope;
+    FROM unnest(p_passes) WITH ORDINALITY AS p
+    GROUP BY p.scope
+    ORDER BY min(p.ordinality);
 END
 $$;
 
@@ -1519,6 +1551,28 @@ $$;
 
 COMMENT ON FUNCTION retally.drift_in(p_show_ids text[], p_totals text[]) IS 'Where totals are not what the procs say: one row per slot that differs.';
 
+CREATE PROCEDURE retally.end_journal()
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    PERFORM retally.hold_journal();
+    PERFORM retally.hold_scope(f.scope, TRUE)
+    FROM (
+        SELECT j.scope
+        FROM retally.scope_flag AS j
+        WHERE j.journaled
+        ORDER BY j.scope
+    ) AS f;
+    PERFORM retally.set_journal_triggers(FALSE);
+    UPDATE retally.scope_flag AS f
+    SET journaled = FALSE
+    WHERE f.journaled;
+    DELETE FROM retally.journal;
+END
+$$;
+
+COMMENT ON PROCEDURE retally.end_journal() IS 'Journals no show any more, and takes the triggers away.';
+
 CREATE FUNCTION retally.findings(p_show_ids text[], p_totals text[]) RETURNS SETOF retally.finding
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1771,8 +1825,9 @@ DECLARE
         WHERE f.scope = ANY (p_show_ids) AND f.journaled
         ORDER BY f.scope
     );
-    v_before text;
-    v_deltas retally.delta[];
+    v_deadline timestamptz := v_started
+    + CASE WHEN p_wait THEN retally.lock_budget() ELSE interval '50 milliseconds' END;
+    v_sums record;
     v_written retally.delta[];
 BEGIN
     IF cardinality(v_show_ids) = 0 THEN
@@ -1780,44 +1835,26 @@ BEGIN
     END IF;
     PERFORM retally.hold_scope(s.show_id, p_wait)
     FROM unnest(v_show_ids) AS s (show_id);
-    BEGIN
-        v_before := retally.set_lock_timeout(
-            CASE WHEN p_wait THEN retally.lock_budget() ELSE interval '50 milliseconds' END
-        );
-        -- what is summed is what is removed: both parts see the same snapshot, and nobody else
-        -- folds these shows meanwhile
-        WITH gone AS (
-            DELETE FROM retally.journal AS j
-            WHERE j.scope = ANY (v_show_ids)
-        ),
-
-        sums AS MATERIALIZED (
-            SELECT b.*
-            FROM retally.booked_in(v_show_ids, v_totals, NULL, 'journal') AS b
-            WHERE b.cores <> 0 OR b.gpus <> 0 OR b.local_cores <> 0 OR b.local_gpus <> 0
-        )
-
-        SELECT
-            coalesce(
-                array_agg(
-                    ROW(
-                        h.show_id, s.total, s.key, s.cores, s.gpus, s.local_cores, s.local_gpus
-                    )::retally.delta
-                ),
-                '{}'
-            )
-        INTO v_deltas
-        FROM sums AS s
-        -- what the farm does not know is told by the next full pass
-        CROSS JOIN LATERAL retally.home(s.show_id, s.total, s.key) AS h;
-
-        v_written := ARRAY(SELECT a FROM retally.add_deltas(v_deltas) AS a);
-        PERFORM set_config('lock_timeout', v_before, TRUE);
-    EXCEPTION
-        WHEN lock_not_available THEN
+    LOOP
+        BEGIN
+            SELECT
+                coalesce(array_agg(o.delta) FILTER (WHERE NOT o.lost), '{}') AS deltas,
+                coalesce(array_agg(o.delta) FILTER (WHERE o.lost), '{}') AS lost
+            INTO v_sums
+            FROM retally.take_out(v_show_ids) AS o;
+            EXIT WHEN retally.hold_deltas(v_sums.deltas);
+            RAISE EXCEPTION USING ERRCODE = 'RT000', MESSAGE = 'let go';
+        EXCEPTION
+            -- the entries are back, and no row is held: who holds none can be part of no cycle
+            WHEN SQLSTATE 'RT000' THEN NULL;
+        END;
+        IF clock_timestamp() > v_deadline THEN
             RAISE EXCEPTION 'rows of totals that the journal adds to are locked by others'
                 USING ERRCODE = 'RT005', HINT = 'Try again in a moment.';
-    END;
+        END IF;
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+    v_written := ARRAY(SELECT a FROM retally.add_what_fits(v_sums.deltas) AS a);
 
     RETURN QUERY
     WITH kept AS MATERIALIZED (
@@ -1827,13 +1864,15 @@ BEGIN
             count(w.key) AS changed,
             count(d.key) - count(w.key) AS failed,
             coalesce(
-                array_agg(retally.problem('unfolded', d.total, d.key, d.cores, d.gpus))
-                FILTER (WHERE d.key IS NOT NULL AND w.key IS NULL),
+                (
+                    array_agg(retally.problem('unfolded', d.total, d.key, d.cores, d.gpus))
+                    FILTER (WHERE d.key IS NOT NULL AND w.key IS NULL)
+                )[1:20],
                 '{}'
             ) AS problems
         FROM unnest(v_show_ids) AS s (show_id)
         CROSS JOIN unnest(v_totals) AS t (total)
-        LEFT JOIN unnest(v_deltas) AS d ON s.show_id = d.scope AND t.total = d.total
+        LEFT JOIN unnest(v_sums.deltas || v_sums.lost) AS d ON s.show_id = d.scope AND t.total = d.total
         LEFT JOIN unnest(v_written) AS w
             ON d.scope = w.scope AND d.total = w.total AND d.key = w.key
         GROUP BY s.show_id, t.total
@@ -1846,10 +1885,34 @@ BEGIN
                     SELECT
                         ROW(
                             k.show_id, p_tick, k.total, 'folded', p_worker, clock_timestamp(),
-                            extract(EPOCH FROM clock_timestamp() - v_started), 0, k.changed, 0,
-                            k.failed, 0, 0, k.problems, NULL, NULL, NULL
+                            extract(EPOCH FROM clock_timestamp() - v_started),
+                            coalesce(p.rows_left, 0), k.changed, coalesce(p.rows_left, 0),
+                            greatest(k.failed, p.rows_failed), coalesce(p.core_units, 0),
+                            coalesce(p.gpus, 0),
+                            CASE WHEN k.failed > 0 THEN k.problems ELSE coalesce(p.problems, '{}') END,
+                            NULL, NULL, NULL
                         )::retally.pass
                     FROM kept AS k
+                    LEFT JOIN LATERAL (
+                        SELECT
+                            f.rows_left,
+                            l.rows_failed,
+                            l.problems,
+                            CASE WHEN f.rows_left > 0 THEN l.core_units_adrift END AS core_units,
+                            CASE WHEN f.rows_left > 0 THEN l.gpus_adrift END AS gpus
+                        FROM retally.pass AS l
+                        CROSS JOIN LATERAL (
+                            SELECT
+                                CASE
+                                    WHEN l.action IN ('rebuilt', 'folded', 'repaired')
+                                        THEN l.rows_deferred
+                                    ELSE l.rows_adrift
+                                END
+                        ) AS f (rows_left)
+                        WHERE l.scope = k.show_id AND l.total = k.total
+                        ORDER BY l.finished_at DESC
+                        LIMIT 1
+                    ) AS p ON TRUE
                 )
             )
     )
@@ -1923,6 +1986,58 @@ $$;
 
 COMMENT ON FUNCTION retally.former_amounts(p_run bigint, p_scope text, p_total text, p_now retally.amount[]) IS 'What the rows of a total held before a run, where they still hold what it wrote.';
 
+CREATE FUNCTION retally.hold_deltas(p_deltas retally.delta[]) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $_$
+DECLARE
+    v_total text;
+    v_all boolean;
+BEGIN
+    FOREACH v_total IN ARRAY retally.totals() LOOP
+        -- one statement for five tables, as in lock_keys()
+        EXECUTE format(
+            'WITH there AS MATERIALIZED (
+                SELECT r.ctid
+                FROM unnest($1) AS d
+                INNER JOIN public.%1$I AS r ON r.%2$I::text = d.key AND %3$s
+                WHERE d.total = $2
+            ),
+
+            held AS MATERIALIZED (
+                SELECT r.ctid
+                FROM unnest($1) AS d
+                INNER JOIN public.%1$I AS r ON r.%2$I::text = d.key AND %3$s
+                WHERE d.total = $2
+                FOR NO KEY UPDATE OF r SKIP LOCKED
+            )
+
+            SELECT (SELECT count(*) FROM held) = (SELECT count(*) FROM there)',
+            CASE
+                WHEN v_total IN ('layer', 'job', 'folder') THEN v_total || '_resource'
+                ELSE v_total
+            END,
+            CASE v_total
+                WHEN 'subscription' THEN 'pk_alloc'
+                WHEN 'point' THEN 'pk_dept'
+                ELSE 'pk_' || v_total
+            END,
+            CASE
+                WHEN v_total IN ('subscription', 'point') THEN 'r.pk_show::text = d.scope'
+                ELSE 'TRUE'
+            END
+        )
+        INTO v_all
+        USING p_deltas, v_total;
+        IF NOT v_all THEN
+            RETURN FALSE;
+        END IF;
+    END LOOP;
+    RETURN TRUE;
+END
+$_$;
+
+COMMENT ON FUNCTION retally.hold_deltas(p_deltas retally.delta[]) IS 'Locks the rows that deltas are to be added to, without waiting; whether all were had.';
+
 CREATE FUNCTION retally.hold_flag(p_scope text, p_name text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1949,6 +2064,25 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.hold_flag(p_scope text, p_name text) IS 'Waits for the bookings of this scope in flight, and keeps new ones waiting.';
+
+CREATE FUNCTION retally.hold_journal() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_before text;
+BEGIN
+    PERFORM retally.require_read_committed('the journal cannot be switched');
+    v_before := retally.set_lock_timeout((SELECT s.longest_flip FROM retally.setting AS s));
+    PERFORM pg_advisory_xact_lock(hashtextextended('retally journal', 0));
+    PERFORM set_config('lock_timeout', v_before, TRUE);
+EXCEPTION
+    WHEN lock_not_available THEN
+        RAISE EXCEPTION 'another session is switching the journal'
+            USING ERRCODE = 'RT005', HINT = 'Try again in a moment.';
+END
+$$;
+
+COMMENT ON FUNCTION retally.hold_journal() IS 'Makes this transaction the only one that switches the journal on or off.';
 
 CREATE FUNCTION retally.hold_scope(p_scope text, p_wait boolean) RETURNS void
     LANGUAGE plpgsql
@@ -2184,7 +2318,14 @@ CREATE FUNCTION retally.journal_procs() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    v_layer_moved boolean := FALSE;
 BEGIN
+    -- first of all: on a table of somebody else's, whatever follows would run with our rights
+    IF TG_RELID <> 'public.proc'::regclass THEN
+        RAISE EXCEPTION 'the journal is for public.proc only'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'See retally.set_journal().';
+    END IF;
     IF TG_OP = 'INSERT' THEN
         INSERT INTO retally.journal (scope, host_id, layer_id, job_id, local, cores, gpus)
         SELECT
@@ -2210,16 +2351,20 @@ BEGIN
         FROM old_rows AS o
         INNER JOIN retally.scope_flag AS f ON o.pk_show::text = f.scope AND f.journaled;
     ELSE
+        -- a proc that goes on with another layer is moved in the layers' totals by the farm itself
+        v_layer_moved := coalesce(old.pk_layer <> new.pk_layer, FALSE);
         INSERT INTO retally.journal (scope, host_id, layer_id, job_id, local, cores, gpus)
         SELECT e.*
         FROM (
             VALUES
             (
-                old.pk_show, old.pk_host, old.pk_layer, old.pk_job, old.b_local,
+                old.pk_show, old.pk_host,
+                CASE WHEN NOT v_layer_moved THEN old.pk_layer END, old.pk_job, old.b_local,
                 -old.int_cores_reserved, -old.int_gpus_reserved
             ),
             (
-                new.pk_show, new.pk_host, new.pk_layer, new.pk_job, new.b_local,
+                new.pk_show, new.pk_host,
+                CASE WHEN NOT v_layer_moved THEN new.pk_layer END, new.pk_job, new.b_local,
                 new.int_cores_reserved, new.int_gpus_reserved
             )
         ) AS e (scope, host_id, layer_id, job_id, local, cores, gpus)
@@ -2231,19 +2376,21 @@ $$;
 
 COMMENT ON FUNCTION retally.journal_procs() IS 'Appends to the journal what procs of journaled shows book and release.';
 
-CREATE FUNCTION retally.journal_triggers() RETURNS bigint
+CREATE FUNCTION retally.journal_triggers() RETURNS TABLE(name text, works boolean)
     LANGUAGE sql STABLE
     AS $$
-    SELECT count(*)
+    SELECT
+        t.tgname::text,
+        t.tgenabled IN ('O', 'A')
     FROM pg_catalog.pg_trigger AS t
     INNER JOIN pg_catalog.pg_proc AS p ON t.tgfoid = p.oid
     WHERE
         t.tgrelid = to_regclass('public.proc')
         AND p.pronamespace = to_regnamespace('retally')
-        AND t.tgenabled IN ('O', 'A')
+    ORDER BY t.tgname
 $$;
 
-COMMENT ON FUNCTION retally.journal_triggers() IS 'How many triggers of the journal work on the farm''s proc.';
+COMMENT ON FUNCTION retally.journal_triggers() IS 'The triggers of the journal on the farm''s proc, and whether each works.';
 
 CREATE FUNCTION retally.keep_passes(p_passes retally.pass[], p_seizures retally.seizure[] DEFAULT '{}'::retally.seizure[]) RETURNS void
     LANGUAGE plpgsql
@@ -3567,8 +3714,7 @@ CREATE FUNCTION retally.problem(p_kind text, p_total text, p_key text, p_cores n
                     )
             WHEN 'unfolded'
                 THEN
-                    ': its row is missing, or cannot take what the journal adds: ' || p_cores
-                    || ' core units and ' || p_gpus || ' GPUs'
+                    ': its row is missing, or cannot take what the journal adds'
             WHEN 'missing'
                 THEN
                     ': its row is missing, while procs hold ' || p_cores
@@ -3848,11 +3994,10 @@ BEGIN
         SELECT
             t.total,
             coalesce(array_agg(a) FILTER (WHERE a.total IS NOT NULL), '{}') AS rows_adrift
-        FROM unnest(p_totals) AS t (total)
-        LEFT JOIN retally.adrift(v_held, p_totals) AS a ON t.total = a.total
+        FROM retally.adrift(v_held, p_totals) AS a
+        RIGHT JOIN unnest(p_totals) AS t (total) ON a.total = t.total
         GROUP BY t.total
-        -- few rows, many bookings
-        ORDER BY count(a.total) DESC
+        ORDER BY array_position(ARRAY['layer', 'job', 'folder', 'point', 'subscription'], t.total)
     LOOP
         v_found := v_found || ARRAY(
             SELECT f
@@ -3862,22 +4007,13 @@ BEGIN
         v_left := v_left || retally.write_found(v_part.total, v_part.rows_adrift);
     END LOOP;
 
-    WITH mended AS MATERIALIZED (
+    WITH rows_left AS (
         SELECT
-            (m.finding).show_id,
-            (m.finding).total,
-            (m.finding).rows_adrift - m.rows_changed AS rows_left,
-            m.busy,
-            m.problems
-        FROM retally.mend_rows(
-            ARRAY(
-                SELECT f
-                FROM retally.findings_of(v_left, v_held, p_totals) AS f
-                WHERE f.rows_adrift > 0
-            ),
-            FALSE, clock_timestamp(), TRUE, FALSE
-        ) AS m
-        WHERE cardinality(v_left) > 0
+            l.show_id,
+            l.total,
+            count(*) AS number
+        FROM unnest(v_left) AS l
+        GROUP BY l.show_id, l.total
     )
 
     SELECT
@@ -3886,9 +4022,8 @@ BEGIN
                 ROW(
                     f.show_id, p_tick, f.total, 'rebuilt', p_worker, clock_timestamp(),
                     extract(EPOCH FROM clock_timestamp() - v_started), f.rows_adrift,
-                    f.rows_adrift - coalesce(m.rows_left, 0), coalesce(cardinality(m.busy), 0),
-                    f.rows_failed + coalesce(cardinality(m.problems), 0), f.core_units, f.gpus,
-                    f.problems || m.problems, NULL, NULL, NULL
+                    f.rows_adrift - coalesce(l.number, 0), coalesce(l.number, 0), f.rows_failed,
+                    f.core_units, f.gpus, f.problems, NULL, NULL, NULL
                 )::retally.pass
                 ORDER BY f.show_id, array_position(retally.totals(), f.total)
             ),
@@ -3896,12 +4031,12 @@ BEGIN
         ) AS passes,
         coalesce(
             array_agg(ROW(f.show_id, f.total, '{}', '{}')::retally.seizure)
-            FILTER (WHERE coalesce(m.busy, '{}') = '{}'),
+            FILTER (WHERE l.number IS NULL),
             '{}'
         ) AS seizures
     INTO v_outcome
     FROM unnest(v_found) AS f
-    LEFT JOIN mended AS m ON f.show_id = m.show_id AND f.total = m.total;
+    LEFT JOIN rows_left AS l ON f.show_id = l.show_id AND f.total = l.total;
 
     PERFORM retally.keep_passes(v_outcome.passes, v_outcome.seizures);
     RETURN QUERY
@@ -3945,9 +4080,17 @@ BEGIN
     BEGIN
         PERFORM retally.fold(v_ids, p_wait);
     EXCEPTION
-        -- what is not folded is no drift, and stays for the next fold
-        WHEN SQLSTATE 'RT005' THEN
-            RAISE WARNING 'the journal is not folded: %', sqlerrm;
+        WHEN OTHERS THEN
+            FOR v_turn IN 1 .. cardinality(v_ids) LOOP
+                BEGIN
+                    PERFORM retally.fold(v_ids[v_turn:v_turn], p_wait);
+                EXCEPTION
+                    -- what is not folded is no drift, and stays for the next fold
+                    WHEN OTHERS THEN
+                        RAISE WARNING 'show %: its journal is not folded: %',
+                            v_names[v_turn], sqlerrm;
+                END;
+            END LOOP;
     END;
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -4848,11 +4991,14 @@ CREATE PROCEDURE retally.set_journal(IN p_show text, IN p_on boolean)
     AS $$
 DECLARE
     v_show_id text := retally.show_id(p_show);
+    v_before text;
 BEGIN
     IF p_on IS NULL THEN
         RAISE EXCEPTION 'is show "%" to be journaled or not?', p_show
             USING ERRCODE = 'null_value_not_allowed', HINT = 'Say true or false.';
     END IF;
+    -- what is looked at below stays so
+    PERFORM retally.hold_journal();
     PERFORM retally.hold_scope(v_show_id, TRUE);
     IF p_on AND EXISTS (
         SELECT FROM retally.scope_flag AS f WHERE f.scope = v_show_id AND f.journaled
@@ -4864,25 +5010,26 @@ BEGIN
             USING ERRCODE = 'RT018',
                 HINT = format('`retally managed --show %s on` first.', p_show);
     END IF;
-    IF p_on THEN
-        -- from here on nobody is about to commit procs without an entry
-        PERFORM retally.set_journal_triggers(TRUE);
-    END IF;
     DELETE FROM retally.journal AS j
     WHERE j.scope = v_show_id;
     IF p_on THEN
         -- a show that is managed by the override alone has no row yet
+        v_before := retally.set_lock_timeout(retally.lock_budget());
         INSERT INTO retally.scope_flag AS f (scope, asked, managed, journaled)
         VALUES (v_show_id, FALSE, TRUE, TRUE)
         ON CONFLICT (scope) DO UPDATE SET journaled = TRUE;
+        PERFORM set_config('lock_timeout', v_before, TRUE);
+        -- last of all, since who books waits from here on; of those who began before, in READ
+        -- COMMITTED, nobody is about to commit procs without an entry
+        PERFORM retally.set_journal_triggers(TRUE);
         RETURN;
     END IF;
     UPDATE retally.scope_flag AS f
     SET journaled = FALSE
     WHERE f.scope = v_show_id AND f.journaled;
-    IF NOT EXISTS (SELECT FROM retally.scope_flag AS f WHERE f.journaled) THEN
-        PERFORM retally.set_journal_triggers(FALSE);
-        DELETE FROM retally.journal;
+    -- the flag of a show that is gone keeps nothing
+    IF NOT EXISTS (SELECT FROM retally.shows() AS s WHERE s.journaled) THEN
+        CALL retally.end_journal();
     END IF;
 END
 $$;
@@ -4899,12 +5046,7 @@ DECLARE
 BEGIN
     IF NOT p_on THEN
         -- without any it need not be locked
-        IF EXISTS (
-            SELECT FROM pg_catalog.pg_trigger AS t
-            WHERE
-                t.tgrelid = 'public.proc'::regclass
-                AND t.tgfoid = 'retally.journal_procs'::regproc
-        ) THEN
+        IF EXISTS (SELECT FROM retally.journal_triggers() AS t) THEN
             DROP TRIGGER IF EXISTS retally_booked ON public.proc;
             DROP TRIGGER IF EXISTS retally_released ON public.proc;
             DROP TRIGGER IF EXISTS retally_changed ON public.proc;
@@ -5362,6 +5504,69 @@ $$;
 
 COMMENT ON FUNCTION retally.take_local_share(p_host text, p_job text, p_cores bigint, p_mem_kb bigint, p_gpus bigint, p_gpu_mem_kb bigint) IS 'Takes what local work uses from the job''s share of its own host, or gives it back.';
 
+CREATE FUNCTION retally.take_out(p_show_ids text[]) RETURNS TABLE(delta retally.delta, lost boolean)
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RETURN QUERY
+    -- what is summed is what is removed: all parts see the same snapshot, and nobody else folds
+    -- these shows meanwhile
+    WITH gone AS (
+        DELETE FROM retally.journal AS j
+        WHERE j.scope = ANY (p_show_ids)
+    ),
+
+    sums AS MATERIALIZED (
+        SELECT b.*
+        FROM retally.booked_in(p_show_ids, retally.totals(), NULL, 'journal') AS b
+        WHERE
+            b.cores <> 0::numeric
+            OR b.gpus <> 0::numeric
+            OR b.local_cores <> 0::numeric
+            OR b.local_gpus <> 0::numeric
+    ),
+
+    homeless AS (
+        SELECT
+            e.scope,
+            l.total,
+            l.key,
+            sum(e.cores) AS cores,
+            sum(e.gpus) AS gpus
+        FROM retally.procs_of(p_show_ids, retally.totals(), NULL, 'journal') AS e (
+            scope, host_id, layer_id, job_id, local, cores, gpus
+        )
+        LEFT JOIN public.host AS h ON e.host_id = h.pk_host::text
+        LEFT JOIN public.job AS j ON e.job_id = j.pk_job::text
+        CROSS JOIN LATERAL (
+            VALUES
+            ('subscription', CASE WHEN h.pk_host IS NULL THEN e.host_id END),
+            ('folder', CASE WHEN j.pk_job IS NULL THEN e.job_id END),
+            ('point', CASE WHEN j.pk_job IS NULL THEN e.job_id END)
+        ) AS l (total, key)
+        WHERE l.key IS NOT NULL AND NOT e.local
+        GROUP BY e.scope, l.total, l.key
+    )
+
+    SELECT
+        ROW(
+            h.show_id, s.total, s.key, s.cores, s.gpus, s.local_cores, s.local_gpus
+        )::retally.delta,
+        FALSE
+    FROM sums AS s
+    -- what the farm does not know is told by the next full pass
+    CROSS JOIN LATERAL retally.home(s.show_id, s.total, s.key) AS h
+    UNION ALL
+    SELECT
+        ROW(g.scope, g.total, g.key, g.cores, g.gpus, NULL, NULL)::retally.delta,
+        TRUE
+    FROM homeless AS g
+    WHERE g.cores <> 0::numeric OR g.gpus <> 0::numeric;
+END
+$$;
+
+COMMENT ON FUNCTION retally.take_out(p_show_ids text[]) IS 'Takes the entries of these shows out of the journal.';
+
 CREATE FUNCTION retally.totals() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -5629,6 +5834,7 @@ BEGIN
 
     held AS MATERIALIZED (
         SELECT
+            r.ctid AS place,
             a.show_id,
             a.key,
             a.cores,
@@ -5648,7 +5854,8 @@ BEGIN
             int_cores = a.cores,
             int_gpus = a.gpus
         FROM held AS a
-        WHERE r.pk_folder::text = a.key
+        -- just the rows that are held: a key may have several
+        WHERE r.ctid = a.place
         RETURNING a.show_id, a.key
     )
 
@@ -5678,6 +5885,7 @@ CREATE FUNCTION retally.write_found(p_total text, p_rows retally.comparison[]) R
     AS $$
 DECLARE
     v_left retally.comparison[];
+    v_shows text[];
 BEGIN
     WITH written AS MATERIALIZED (
         SELECT
@@ -5698,11 +5906,26 @@ BEGIN
     RETURN v_left;
 EXCEPTION
     WHEN data_exception OR raise_exception OR integrity_constraint_violation THEN
-        -- a rule of the farm refuses one of them: nothing is written yet
-        RETURN ARRAY(
-            SELECT a
-            FROM unnest(p_rows) AS a
+        -- nothing is written yet
+        v_shows := ARRAY(
+            SELECT DISTINCT a.show_id FROM unnest(p_rows) AS a
             WHERE a.total = p_total AND a.kind = 'row'
+        );
+        v_left := ARRAY(
+            SELECT a FROM unnest(p_rows) AS a
+            WHERE a.total = p_total AND a.kind = 'row'
+        );
+        IF cardinality(v_shows) < 2 THEN
+            RETURN v_left;
+        END IF;
+        RETURN ARRAY(
+            SELECT w
+            FROM unnest(v_shows) AS s (show_id)
+            CROSS JOIN LATERAL unnest(
+                retally.write_found(
+                    p_total, ARRAY(SELECT a FROM unnest(v_left) AS a WHERE a.show_id = s.show_id)
+                )
+            ) AS w
         );
 END
 $$;
@@ -5738,6 +5961,7 @@ BEGIN
 
     held AS MATERIALIZED (
         SELECT
+            r.ctid AS place,
             a.show_id,
             a.key,
             a.cores,
@@ -5774,7 +5998,8 @@ BEGIN
             int_max_cores = a.core_cap - a.over_cap::integer,
             int_max_gpus = a.gpu_cap - a.over_cap::integer
         FROM held AS a
-        WHERE r.pk_job::text = a.key
+        -- just the rows that are held: a key may have several
+        WHERE r.ctid = a.place
         RETURNING a.show_id, a.key, a.over_cap
     )
 
@@ -5843,6 +6068,7 @@ BEGIN
 
     held AS MATERIALIZED (
         SELECT
+            r.ctid AS place,
             a.show_id,
             a.key,
             a.cores,
@@ -5862,7 +6088,8 @@ BEGIN
             int_cores = a.cores,
             int_gpus = a.gpus
         FROM held AS a
-        WHERE r.pk_layer::text = a.key
+        -- just the rows that are held: a key may have several
+        WHERE r.ctid = a.place
         RETURNING a.show_id, a.key
     )
 
@@ -5909,6 +6136,7 @@ BEGIN
 
     held AS MATERIALIZED (
         SELECT
+            r.ctid AS place,
             a.show_id,
             a.key,
             a.cores,
@@ -5928,7 +6156,8 @@ BEGIN
             int_cores = a.cores,
             int_gpus = a.gpus
         FROM held AS a
-        WHERE r.pk_show::text = a.show_id AND r.pk_dept::text = a.key
+        -- just the rows that are held: a key may have several
+        WHERE r.ctid = a.place
         RETURNING a.show_id, a.key
     )
 
@@ -5998,6 +6227,7 @@ BEGIN
 
     held AS MATERIALIZED (
         SELECT
+            r.ctid AS place,
             a.show_id,
             a.key,
             a.cores,
@@ -6021,7 +6251,8 @@ BEGIN
             int_gpus = a.gpus,
             int_burst = a.burst - a.over_burst::integer
         FROM held AS a
-        WHERE r.pk_show::text = a.show_id AND r.pk_alloc::text = a.key
+        -- just the rows that are held: a key may have several
+        WHERE r.ctid = a.place
         RETURNING a.show_id, a.key, a.over_burst
     )
 

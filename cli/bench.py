@@ -59,7 +59,7 @@ def names(
     ) -> tuple[_Named, ...] | None:
         if value is None:
             return None
-        asked = value.split(",")
+        asked = [name.strip() for name in value.split(",")]
         if unknown := [name for name in asked if name not in known]:
             raise click.BadParameter(
                 f"there is no {what} {unknown[0]!r}; there are {', '.join(known)}"

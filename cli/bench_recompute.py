@@ -84,8 +84,8 @@ _HEADS = (
     "--methods",
     callback=names(_METHODS, "method"),
     metavar="NAME[,NAME…]",
-    help=f"What is measured: {', '.join(_METHODS)}.  [default: all; above {BIG:,} procs without"
-    f" {', '.join(_LEFT_OUT)}]",
+    help=f"What is measured: {', '.join(_METHODS)}.  [default: every one; above {BIG:,} procs"
+    f" without {', '.join(_LEFT_OUT)}]",
 )
 @click.option(
     "--parallel",

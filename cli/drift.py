@@ -20,7 +20,7 @@ from retally.cli.options import (
 )
 from retally.cli.output import Row, cores, counted, note, print_rows
 from retally.procedures import Drift, routines
-from retally.procedures.journal import journal_state
+from retally.procedures.journal import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,8 +68,8 @@ def _read(conn: psycopg.Connection, names: Sequence[str], totals: Sequence[str])
             if not names or orphan.show_id in ids:
                 note(f"note: proc {orphan.proc_id} is in no total of its kind: {orphan.reason}")
         found = routines.drift(conn, ids, totals)
-        if waiting := journal_state(conn).entries if found else 0:
-            note(f"note: {entries(waiting)} of the journal to fold: what is owed is told as drift")
+        if number := waiting(conn, ids) if found else 0:
+            note(f"note: {entries(number)} of the journal to fold: what is owed is told as drift")
         return found
 
 

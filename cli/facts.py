@@ -109,7 +109,7 @@ def flags(conn: psycopg.Connection) -> str:
 def journal_line(shows: Sequence[Show], state: JournalState) -> str:
     """How the journal stands: who is journaled, the triggers on proc, what waits to be folded."""
     journaled = sum(show.journaled for show in shows)
-    if not journaled and not state.triggers:
+    if not journaled and not state.triggers + state.idle:
         return "off"
     if not journaled:
         return "off, but its triggers are on proc: `retally journal --all off` takes them away"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,12 @@ from retally.cli.facts import journal_line
 from retally.cli.options import chosen_shows, format_option, installed, need, show_option
 from retally.cli.output import counted, note, print_rows
 from retally.procedures import TOTALS, Show
-from retally.procedures.journal import journal_state, set_journal
+from retally.procedures.journal import end_journal, journal_state, set_journal
 from retally.procedures.rebuild import rebuild
 from retally.sql.errors import DatabaseUnreachableError, PermissionDeniedError, RetallyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import psycopg
 
@@ -58,10 +59,13 @@ def journal(
     need(switch is None or names or everything, "which show? add --show NAME, or --all")
     code = Exit.FINE
     if switch is not None:
-        shows = [s for s in chosen_shows(conn, names) if names or s.managed or switch == "off"]
-        if everything and switch == "on":
-            _tell_left(chosen_shows(conn, ()))
-        code = _switch(conn, shows, on=switch == "on")
+        shows = chosen_shows(conn, names)
+        if switch == "off" and everything:
+            code = _end(conn, [show for show in shows if show.journaled])
+        else:
+            if everything:
+                _tell_left(shows)
+            code = _switch(conn, [s for s in shows if names or s.managed], on=switch == "on")
     rows = [
         {"show": show.name, "managed": show.managed, "journaled": show.journaled}
         for show in chosen_shows(conn, names)
@@ -80,24 +84,35 @@ def _tell_left(shows: Sequence[Show]) -> None:
 def _switch(conn: psycopg.Connection, shows: Sequence[Show], *, on: bool) -> Exit:
     """Set it, and make the totals true: nobody else has counted what came before, or was left."""
     done: list[Show] = []
-    failed: RetallyError | None = None
-    # those that are refused come first, so that nothing has changed by then
-    for show in sorted(shows, key=lambda show: show.managed):
-        try:
-            set_journal(conn, show.show_id, on=on)
-        except DatabaseUnreachableError:
-            raise
-        except PermissionDeniedError as error:
-            failed = PermissionDeniedError(str(error), _OWNER)
-            break
-        except RetallyError as error:
-            failed = error
-            break
-        done.append(show)
-    code = _rebuild(conn, [show for show in done if show.rebuilt])
-    if failed is not None:
-        raise failed
-    return code
+    try:
+        # those that are refused come first, so that nothing has changed by then
+        for show in sorted(shows, key=lambda show: show.managed):
+            with _told_who_may():
+                set_journal(conn, show.show_id, on=on)
+            done.append(show)
+    except DatabaseUnreachableError:
+        raise
+    except RetallyError:
+        # what has come of the others is told first
+        with contextlib.suppress(RetallyError):
+            _rebuild(conn, [show for show in done if show.rebuilt])
+        raise
+    return _rebuild(conn, [show for show in done if show.rebuilt])
+
+
+def _end(conn: psycopg.Connection, journaled: Sequence[Show]) -> Exit:
+    """Take the journal away, what is left of shows that are gone, too, and make the totals true."""
+    with _told_who_may():
+        end_journal(conn)
+    return _rebuild(conn, [show for show in journaled if show.rebuilt])
+
+
+@contextlib.contextmanager
+def _told_who_may() -> Iterator[None]:
+    try:
+        yield
+    except PermissionDeniedError as error:
+        raise PermissionDeniedError(str(error), _OWNER) from error
 
 
 def _rebuild(conn: psycopg.Connection, shows: Sequence[Show]) -> Exit:

@@ -93,7 +93,7 @@ def look_at_journal(conn: psycopg.Connection, _: Question) -> list[Symptom]:
                 "as proc's owner: `retally journal --all off`, then on again for these shows",
             )
         ]
-    if state.triggers and not journaled:
+    if state.triggers + state.idle and not journaled:
         return [
             warning(
                 "the journal's triggers are on proc, and no show is journaled",

@@ -142,9 +142,13 @@ def uninstall(conn: psycopg.Connection) -> bool:
     The farm is left as it was, but for the totals of managed shows: they are rebuilt, for whoever
     counts on from there. Raises StillUsedError, which names them, when objects of others use ours
     or stand in the schema; ShowBusyError and StillBusyError when a managed show cannot be rebuilt
-    now; PermissionDeniedError. Nothing is dropped then. What roles were granted on the farm's own
-    tables is left: see ``rights.held``.
+    now; PermissionDeniedError. Nothing is dropped then, but the journal is off. What roles were
+    granted on the farm's own tables is left: see ``rights.held``.
     """
+    with _owner_told(conn), translated(), conn.transaction():
+        # by itself: who waits for proc below must hold no row that its writers wait for
+        if schema_version(conn) == known_version():
+            _end_journal(conn)
     with _owner_told(conn), translated(), conn.transaction():
         version = schema_version(conn)
         if version is None:
@@ -188,6 +192,14 @@ def _hand_back(conn: psycopg.Connection) -> None:
         conn.execute("SELECT retally.flip(%s, NULL)", (show_id,))
 
 
+def _end_journal(conn: psycopg.Connection) -> None:
+    """Turn the journal off for all shows; who books waits for a moment."""
+    try:
+        conn.execute("CALL retally.end_journal()")
+    except pg_errors.InsufficientPrivilege as error:
+        raise _not_procs_owner() from error
+
+
 def _drop_triggers(conn: psycopg.Connection) -> None:
     """Take the journal's triggers off the farm's proc; who books waits as long as this takes."""
     conn.execute("SET LOCAL lock_timeout = '5s'")
@@ -195,10 +207,14 @@ def _drop_triggers(conn: psycopg.Connection) -> None:
         for (name,) in conn.execute(_TRIGGERS).fetchall():
             conn.execute(sql.SQL("DROP TRIGGER {} ON public.proc").format(sql.Identifier(name)))
     except pg_errors.InsufficientPrivilege as error:
-        raise RetallyError(
-            "the journal's triggers are on the farm's table proc, which this role does not own",
-            "as its owner, first: `retally journal --all off`",
-        ) from error
+        raise _not_procs_owner() from error
+
+
+def _not_procs_owner() -> RetallyError:
+    return RetallyError(
+        "the journal's triggers are on the farm's table proc, which this role does not own",
+        "as its owner, first: `retally journal --all off`",
+    )
 
 
 def _room(room: str) -> dict[str, str]:

@@ -23,9 +23,13 @@ TRIGGERS = 3
 
 @dataclass(frozen=True)
 class JournalState:
-    """The journal as a whole: its triggers that work on the farm's proc, and entries not folded."""
+    """The journal as a whole: its triggers on the farm's proc, and entries not folded.
+
+    ``triggers``: those that work; ``idle``: those that are switched off.
+    """
 
     triggers: int
+    idle: int
     entries: int
 
 
@@ -37,6 +41,12 @@ def set_journal(conn: psycopg.Connection, show: str, *, on: bool) -> None:
     """
     with translated():
         conn.execute("CALL retally.set_journal(%s, %s)", (show, on))
+
+
+def end_journal(conn: psycopg.Connection) -> None:
+    """Journal no show any more and take the triggers away; errors as of ``set_journal``."""
+    with translated():
+        conn.execute("CALL retally.end_journal()")
 
 
 def fold(
@@ -64,12 +74,24 @@ def fold(
     return [Pass.of_row(*row) for row in rows]
 
 
+def waiting(conn: psycopg.Connection, show_ids: Sequence[str]) -> int:
+    """How many entries of these shows are not folded yet."""
+    query: LiteralString = "SELECT count(*) FROM retally.journal AS j WHERE j.scope = ANY (%s)"
+    with translated():
+        row = conn.execute(query, (list(show_ids),)).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate has one row
+    return int(row[0])
+
+
 def journal_state(conn: psycopg.Connection) -> JournalState:
     """How the journal stands."""
     query: LiteralString = """
-        SELECT retally.journal_triggers(), (SELECT count(*) FROM retally.journal)
+        SELECT
+            count(*) FILTER (WHERE t.works), count(*) FILTER (WHERE NOT t.works),
+            (SELECT count(*) FROM retally.journal)
+        FROM retally.journal_triggers() AS t
     """
     with translated():
         row = conn.execute(query).fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    assert row is not None  # noqa: S101 - an aggregate has one row
     return JournalState(*row)

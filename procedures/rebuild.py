@@ -79,42 +79,60 @@ def rebuild(
     fails holds up no other one; DatabaseUnreachableError ends the run.
     """
     passes: list[Pass] = []
-    failures = _fold(conn, show_ids, wait=wait, patience=patience)
+    failures: list[Failure] = []
+    unfolded = _fold(conn, show_ids, wait=wait, patience=patience)
     together = _together(conn, [i for i in show_ids if i not in repaired.show_ids], totals)
     found = _find(conn, [i for i in show_ids if i not in together], totals)
     work = _Rebuild(conn, wait, patience, repaired)
     for show_id in show_ids:
+        done = together.get(show_id, [])
         try:
-            done = together.get(show_id, [])
             if not done or any(p.rows_deferred for p in done):
                 mine = found.get(show_id) or routines.findings(conn, [show_id], totals)
                 done = joined(done, work.show(mine))
-            passes += done
         except DatabaseUnreachableError:
             raise
         except RetallyError as error:
             failures.append(Failure(show_id, error))
+        else:
+            if show_id in unfolded:
+                failures.append(Failure(show_id, unfolded[show_id]))
+        passes += done
         on_show(show_id)
     return Outcome(tuple(passes), tuple(failures), work.run)
 
 
 def _fold(
     conn: psycopg.Connection, show_ids: Sequence[str], *, wait: bool, patience: float
-) -> list[Failure]:
-    """Fold the journal first, which is no drift; the journaled shows whose rows stayed busy."""
+) -> dict[str, RetallyError]:
+    """Fold the journal first, which is no drift; why not, by show, of those whose fold failed."""
     journaled = [show.show_id for show in routines.shows(conn) if show.journaled]
     wanted = [show_id for show_id in show_ids if show_id in journaled]
     until = time.monotonic() + patience
-    while wanted:
+    if not wanted or _folded(conn, wanted, wait=wait, until=until) is None:
+        return {}
+    # one that is busy or fails must not stop the others
+    errors = {i: _folded(conn, [i], wait=wait, until=until) for i in wanted}
+    return {show_id: error for show_id, error in errors.items() if error}
+
+
+def _folded(
+    conn: psycopg.Connection, show_ids: Sequence[str], *, wait: bool, until: float
+) -> RetallyError | None:
+    """Fold these shows in one transaction, again and again while they are busy; why not."""
+    while True:
         try:
             with conn.transaction():
-                journal.fold(conn, wanted, wait=wait)
+                journal.fold(conn, show_ids, wait=wait)
+        except DatabaseUnreachableError:
+            raise
         except ShowBusyError as error:
             if not wait or time.monotonic() >= until:
-                return [Failure(show_id, error) for show_id in wanted]
+                return error
+        except RetallyError as error:
+            return error
         else:
-            break
-    return []
+            return None
 
 
 def _together(

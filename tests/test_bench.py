@@ -208,7 +208,7 @@ def test_a_journal_is_there_for_its_cells_only_and_no_entry_is_lost_unseen(
     with own_database(server.dsn()) as dsn, connect(dsn) as conn:
         ground = Ground(conn, dsn, hosts=5, frames=40, seed=1)
         ground.reset(journaled)
-        assert journal_state(conn) == JournalState(TRIGGERS, 0)
+        assert journal_state(conn) == JournalState(TRIGGERS, 0, 0)
         conn.execute("DELETE FROM proc")
         assert journal_state(conn).entries == ground.frames_for(plain) > 0
         assert ground.rows_adrift(plain) is None
@@ -218,7 +218,7 @@ def test_a_journal_is_there_for_its_cells_only_and_no_entry_is_lost_unseen(
         for mode in (Mode.FLAG_ON, Mode.FLAG_OFF):
             ground.reset(journaled)
             ground.reset(replace(plain, mode=mode))
-            assert journal_state(conn) == JournalState(0, 0)
+            assert journal_state(conn) == JournalState(0, 0, 0)
 
 
 def test_each_round_begins_with_another_mode() -> None:

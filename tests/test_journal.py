@@ -7,21 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
+from concurrency import run_in_background
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_farm import Rows, Work, booking, corrupt, drift, make_work, manage, stored
 from test_exactness import all_stored, brute_force, random_farm
+from test_locks import give_time, lock
 
 from retally.procedures import TOTALS
 from retally.procedures import booking as product
-from retally.procedures.journal import fold, journal_state, set_journal
+from retally.procedures.journal import JournalState, fold, journal_state, set_journal
 from retally.sql.errors import ShowBusyError, UnmanagedShowError, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import psycopg
 
     Connect = Callable[[], psycopg.Connection]
 
@@ -156,6 +157,74 @@ def test_a_row_that_cannot_take_the_sum_is_named_and_the_others_are_folded(
     assert stored(farm_db, work, "layer")[0] == 3 * 10**9
 
 
+def test_what_finds_no_row_any_more_is_told(farm_db: psycopg.Connection) -> None:
+    work = journaled_show(farm_db)
+    Rows(farm_db).proc(work.host, work.show, work.job, work.layer, cores=300)
+    fold(farm_db, [work.show], wait=True)
+    farm_db.execute("DELETE FROM proc")
+    farm_db.execute("DELETE FROM host")
+    failed = {p.total: p.rows_failed for p in fold(farm_db, [work.show], wait=True)}
+    assert failed == {total: int(total == "subscription") for total in TOTALS}
+
+
+def test_a_fold_that_meets_a_busy_row_holds_no_other_row_while_it_waits(
+    farm_db: psycopg.Connection, connect: Connect
+) -> None:
+    """Otherwise it could be part of a circle, of which PostgreSQL ends somebody else."""
+    work = journaled_show(farm_db)
+    Rows(farm_db).proc(work.host, work.show, work.job, work.layer, cores=300)
+    give_time(farm_db, folder := connect())
+    lock(holder := connect(), work, "point")
+    running = run_in_background(
+        folder, "SELECT sum(rows_changed) FROM retally.fold(ARRAY[%s], TRUE)", (work.show,)
+    )
+    for total in ("subscription", "layer", "job", "folder") * 5:
+        # whoever wants one of these has it within a moment of the fold's
+        lock(other := connect(), work, total)
+        other.execute("ROLLBACK")
+    assert not running.done()
+    holder.execute("ROLLBACK")
+    assert running.result(60) == [(5,)]
+
+
+@pytest.mark.parametrize("statement", ["INSERT INTO mine DEFAULT VALUES", "DELETE FROM mine"])
+def test_the_journals_function_serves_no_other_table(
+    farm_db: psycopg.Connection, statement: str
+) -> None:
+    farm_db.execute(
+        "CREATE TEMP TABLE mine (pk_show text DEFAULT 'x'); INSERT INTO mine DEFAULT VALUES"
+    )
+    for kind, rows in (("INSERT", "NEW TABLE AS new_rows"), ("DELETE", "OLD TABLE AS old_rows")):
+        farm_db.execute(
+            f"CREATE TRIGGER t{kind} AFTER {kind} ON mine REFERENCING {rows}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION retally.journal_procs()"
+        )
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"public\.proc only"):
+        farm_db.execute(statement)
+
+
+def test_a_row_that_the_farm_refuses_is_named_and_the_others_are_folded(
+    farm_db: psycopg.Connection,
+) -> None:
+    work, other = journaled_show(farm_db), journaled_show(farm_db)
+    farm_db.execute(
+        "ALTER TABLE layer_resource ADD CONSTRAINT odd"
+        f" CHECK (pk_layer <> '{work.layer}' OR int_cores = 0)"
+    )
+    for each in (work, other):
+        Rows(farm_db).proc(each.host, each.show, each.job, each.layer, cores=300, gpus=2)
+    passes = {(p.show_id, p.total): p for p in fold(farm_db, [work.show, other.show], wait=True)}
+    refused = passes.pop((work.show, "layer"))
+    assert (refused.rows_changed, refused.rows_failed) == (0, 1)
+    assert {(p.rows_changed, p.rows_failed) for p in passes.values()} == {(1, 0)}
+    assert everything(farm_db, other) == [(300, 2)] * 5
+    assert entries(farm_db) == 0
+    # a recompute of all holds up no other show either
+    row = farm_db.execute("CALL retally.recompute_all()").fetchone()
+    assert row is not None
+    assert row[:6] == (2, 0, 1, 0, 0, 1)
+
+
 def test_a_job_that_moves_before_the_fold_takes_its_entries_along(
     farm_db: psycopg.Connection,
 ) -> None:
@@ -206,13 +275,20 @@ def test_a_writer_in_flight_is_waited_for_within_a_bound(
     assert everything(farm_db, work) == [(100, 0)] * 5
 
 
+def test_a_show_that_is_gone_keeps_no_trigger(farm_db: psycopg.Connection) -> None:
+    mine, other = journaled_show(farm_db), journaled_show(farm_db)
+    farm_db.execute("UPDATE retally.scope_flag SET scope = 'gone' WHERE scope = %s", (mine.show,))
+    set_journal(farm_db, other.show, on=False)
+    assert journal_state(farm_db).triggers == 0
+
+
 def test_the_last_show_to_leave_takes_the_triggers_along(farm_db: psycopg.Connection) -> None:
     mine, other = journaled_show(farm_db), journaled_show(farm_db)
     assert journal_state(farm_db).triggers == 3
     set_journal(farm_db, mine.show, on=False)
     assert journal_state(farm_db).triggers == 3
     set_journal(farm_db, other.show, on=False)
-    assert journal_state(farm_db) == type(journal_state(farm_db))(0, 0)
+    assert journal_state(farm_db) == JournalState(0, 0, 0)
 
 
 def test_a_flip_to_unmanaged_ends_the_journal_with_true_totals(
@@ -263,8 +339,14 @@ def test_folds_and_recomputes_in_any_order_leave_the_brute_force_sums(
 def change_a_proc(conn: psycopg.Connection, draw: random.Random) -> None:
     one = "(SELECT pk_proc FROM proc ORDER BY md5(pk_proc || %s) LIMIT 1)"
     salt = str(draw.random())
-    kind = draw.randrange(3)
-    if kind == 0:
+    kind = draw.randrange(4)
+    if kind == 3:  # goes on with another layer, which the farm's own trigger counts
+        conn.execute(
+            "UPDATE proc SET int_cores_reserved = %s, pk_layer = (SELECT pk_layer FROM layer"
+            f" ORDER BY md5(pk_layer || %s) LIMIT 1) WHERE pk_proc = {one}",
+            (draw.randint(1, 900), salt, salt),
+        )
+    elif kind == 0:
         conn.execute(f"DELETE FROM proc WHERE pk_proc = {one}", (salt,))
     elif kind == 1:
         conn.execute(

@@ -270,3 +270,40 @@ def test_ticks_are_told_in_their_order_though_each_fold_is_over_all_totals(
                 farm_db, found, action="watched", tick=tick, worker="me", seconds=0
             )
     assert "subscription every 10 s, resource every 10 s; under" in retally("status").stdout
+
+
+def test_all_off_takes_away_what_shows_that_are_gone_have_left(
+    farm_db: psycopg.Connection, retally: Retally, comet: Work
+) -> None:
+    set_journal(farm_db, "comet", on=True)
+    farm_db.execute("UPDATE retally.scope_flag SET scope = 'gone' WHERE scope = %s", (comet.show,))
+    assert "its triggers are on proc" in retally("journal").stderr
+    assert retally("journal", "--all", "off").stderr == "journal: off\n"
+    assert farm_db.execute("SELECT FROM retally.journal_triggers()").rowcount == 0
+
+
+@pytest.mark.usefixtures("comet")
+def test_triggers_that_are_left_over_are_told_though_switched_off(
+    farm_db: psycopg.Connection, retally: Retally
+) -> None:
+    set_journal(farm_db, "comet", on=True)
+    farm_db.execute("UPDATE retally.scope_flag SET journaled = FALSE")
+    farm_db.execute("ALTER TABLE proc DISABLE TRIGGER USER")
+    assert "its triggers are on proc" in retally("journal").stderr
+    assert "the journal's triggers are on proc" in run(farm_db.info.dsn).stdout
+
+
+@pytest.mark.usefixtures("comet")
+def test_of_two_journaled_shows_only_the_busy_one_is_reported(
+    farm_db: psycopg.Connection, retally: Retally, connect: Connect
+) -> None:
+    other = make_work(Rows(farm_db), "other")
+    manage(farm_db, other, True)
+    assert retally("journal", "--all", "on").exit_code == 0
+    holder = connect()
+    holder.execute("BEGIN")
+    holder.execute("SELECT retally.hold_scope(%s, FALSE)", (other.show,))
+    result = retally("recompute", "--all", "--no-wait")
+    assert result.exit_code == 5
+    assert "show other: another session" in result.stdout + result.stderr
+    assert "comet: another session" not in result.stdout + result.stderr

@@ -135,3 +135,98 @@ def test_managed_shows_are_mended_together_and_singly_where_one_fails(
     assert everything(farm_db, works[0]) == EXACT
     assert everything(farm_db, works[1]) == EMPTY
     assert everything(farm_db, works[2]) == EXACT
+
+
+def test_a_show_of_which_something_cannot_be_exact_is_not_looked_at_in_full_by_every_tick(
+    farm_db: psycopg.Connection, shared: Shared
+) -> None:
+    work = journaled(farm_db)
+    runner = TickRunner(tick(), shared)
+    farm_db.execute("DELETE FROM point")
+    with structlog.testing.capture_logs() as logs:
+        for expected in ("rebuilt", "folded", "folded", "folded"):
+            make_due(farm_db)
+            runner.run()
+            assert actions(farm_db) == {expected}
+            Rows(farm_db).proc(work.host, work.show, work.job, work.layer)
+    # told by the first fold, the full pass and the next fold, and it stands in their results
+    problems = [str(line["problem"]) for line in logs if line["event"] == "problem"]
+    assert (len(problems), len(set(problems))) == (3, 2)
+    left = [each for each in routines.last_passes(farm_db) if each.total == "point"]
+    assert [each.rows_failed for each in left] == [1]
+
+
+def test_drift_is_told_though_something_else_cannot_be_exact(
+    farm_db: psycopg.Connection, shared: Shared
+) -> None:
+    journaled(farm_db)
+    runner = TickRunner(tick(), replace(shared, journal_audit=0.0))
+    farm_db.execute("DELETE FROM point")
+    told = []
+    for _ in range(3):
+        make_due(farm_db)
+        with structlog.testing.capture_logs() as logs:
+            runner.run()
+        told.append([line for line in logs if line["event"] == "drift in a journaled show"])
+        corrupt(farm_db)
+    assert [len(each) for each in told] == [0, 1, 1]
+    assert told[1][0]["rows_adrift"] == 4
+
+
+def test_what_a_full_pass_found_stands_until_the_next_one(
+    farm_db: psycopg.Connection, shared: Shared
+) -> None:
+    work = journaled(farm_db)
+    farm_db.execute("DELETE FROM point")
+    metrics = shared.metrics
+    metrics.set_intervals({"resource": 3600.0, "subscription": 3600.0})
+    TickRunner(tick(), shared).run()
+    fold_only = TickRunner(tick(("subscription",)), shared)
+    fold_only.run()
+    make_due(farm_db)
+    fold_only.run()
+    name = farm_db.execute("SELECT str_name FROM show WHERE pk_show = %s", (work.show,)).fetchone()
+    assert name is not None
+    labels = {"show": name[0], "total": "point"}
+    assert metrics.registry.get_sample_value("retally_rows_failed", labels) == 1
+
+
+def test_a_show_with_a_busy_row_is_one_pass(farm_db: psycopg.Connection, shared: Shared) -> None:
+    wrong_show(farm_db)
+    with (
+        psycopg.connect(farm_db.info.dsn) as holder,
+        structlog.testing.capture_logs() as logs,
+    ):
+        holder.execute("SELECT FROM job_resource FOR UPDATE")
+        TickRunner(tick(), shared).run()
+    (served,) = [line for line in logs if line["event"] == "totals rebuilt"]
+    assert (served["rows_adrift"], served["rows_changed"], served["rows_deferred"]) == (5, 4, 1)
+
+
+def test_a_fold_that_fails_is_told_and_the_totals_are_exact_all_the_same(
+    farm_db: psycopg.Connection, shared: Shared
+) -> None:
+    work = journaled(farm_db)
+    runner = TickRunner(tick(), shared)
+    runner.run()
+    farm_db.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'the disk is on fire' USING ERRCODE = 'io_error'; END $$;"
+        "CREATE TRIGGER refuse BEFORE DELETE ON retally.journal FOR EACH ROW"
+        " EXECUTE FUNCTION refuse()"
+    )
+    Rows(farm_db).proc(work.host, work.show, work.job, work.layer, cores=100, gpus=0)
+    farm_db.execute("UPDATE layer_resource SET int_cores = 7")
+    make_due(farm_db)
+    runner.run()
+    assert everything(farm_db, work) == EXACT  # all but what waits to be folded
+    assert farm_db.execute("SELECT max(failures) FROM retally.due").fetchone() == (1,)
+
+
+def test_a_worker_that_stops_while_it_folds_looks_at_nothing_in_full(
+    farm_db: psycopg.Connection, shared: Shared
+) -> None:
+    works = [wrong_show(farm_db), journaled(farm_db)]
+    shared.stop.set()
+    TickRunner(tick(), shared).run()
+    assert everything(farm_db, works[0]) == EMPTY

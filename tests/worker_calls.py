@@ -101,10 +101,42 @@ WORKER_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     ),
     "set_journal": (f"{_JOURNALED}; SELECT journaled FROM retally.shows()", [(True,)]),
     "set_journal_triggers": (
-        "SELECT retally.set_journal_triggers(TRUE); SELECT retally.journal_triggers()",
+        "SELECT retally.set_journal_triggers(TRUE);"
+        " SELECT count(*) FROM retally.journal_triggers() AS t WHERE t.works",
         [(3,)],
     ),
-    "journal_triggers": ("SELECT retally.journal_triggers()", [(0,)]),
+    "journal_triggers": (
+        f"{_JOURNALED}; ALTER TABLE proc DISABLE TRIGGER retally_released;"
+        " SELECT * FROM retally.journal_triggers()",
+        [("retally_booked", True), ("retally_changed", True), ("retally_released", False)],
+    ),
+    "hold_journal": ("SELECT retally.hold_journal()", [("",)]),
+    "take_out": (
+        f"{_JOURNALED}; UPDATE proc SET pk_job = 'gone', int_cores_reserved = 500;"
+        " SELECT (t.delta).total, (t.delta).cores, t.lost"
+        " FROM retally.take_out(ARRAY['{show}']) AS t",
+        [
+            ("subscription", 200, False),
+            ("layer", 200, False),
+            ("job", -300, False),
+            ("folder", -300, False),
+            ("point", -300, False),
+            ("folder", 500, True),
+            ("point", 500, True),
+        ],
+    ),
+    "hold_deltas": (
+        "SELECT retally.hold_deltas("
+        "ARRAY[ROW('{show}', 'layer', '{layer}', 5, 1, NULL, NULL),"
+        " ROW('{show}', 'point', 'gone', 5, 1, NULL, NULL)]::retally.delta[])",
+        [(True,)],
+    ),
+    "end_journal": (
+        f"{_JOURNALED}; CALL retally.end_journal();"
+        " SELECT s.journaled, t.name FROM retally.shows() AS s"
+        " LEFT JOIN retally.journal_triggers() AS t ON TRUE",
+        [(False, None)],
+    ),
     "journal_procs": (
         f"{_JOURNALED}; UPDATE public.proc SET int_cores_reserved = 500;"
         " SELECT scope, layer_id, cores FROM retally.journal ORDER BY cores",
@@ -120,6 +152,14 @@ WORKER_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         "SELECT total, key FROM retally.add_deltas("
         "ARRAY[ROW('{show}', 'layer', '{layer}', 5, 1, NULL, NULL)]::retally.delta[])",
         [("layer", "{layer}")],
+    ),
+    "add_what_fits": (
+        "ALTER TABLE layer_resource ADD CHECK (int_gpus <= 0);"
+        "SELECT total, key FROM retally.add_what_fits("
+        "ARRAY[ROW('{show}', 'layer', '{layer}', 5, 1, NULL, NULL),"
+        " ROW('{show}', 'layer', '{layer}', 5, 0, NULL, NULL),"
+        " ROW('{show}', 'folder', '{folder}', 5, 1, NULL, NULL)]::retally.delta[])",
+        [("layer", "{layer}"), ("folder", "{folder}")],
     ),
     "note_run": (f"SELECT {_RUN}", [(1,)]),
     "ledger_rows": (

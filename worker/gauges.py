@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -131,6 +131,12 @@ class ShowGauges(Collector):
         self, tick: str, show: str, action: str, passes: Sequence[Pass], until: float
     ) -> None:
         for each in passes:
+            known = self._found.get((show, each.total))
+            if action == "folded" and not each.rows_failed:
+                # it has looked for nothing: what was found before stands
+                if known:
+                    self._found[show, each.total] = replace(known, until=max(known.until, until))
+                continue
             # who writes leaves what was busy, or cannot be made exact; others leave all of it
             busy = each.rows_deferred + each.rows_failed
             left = busy if action in WRITING else each.rows_adrift

@@ -30,6 +30,7 @@ FAULTS = (
     "connection_lost",
     "database_lost",
     "disk_full",
+    "journal_drift",
     "lock_timeout",
     "statement_timeout",
 )

@@ -62,7 +62,7 @@ class Report:
                 self._metrics.repaired(show.name, each.total, each.rows_changed)
         sums = _summed(passes)
         self._sums.update(sums)
-        news = self._is_news(show, passes, sums)
+        news = self._is_news(show, action, passes, sums)
         (_log.info if news else _log.debug)(
             _event(action, sums) if news else "nothing new" if sums["rows_adrift"] else "quiet",
             tick=self._tick,
@@ -133,6 +133,11 @@ class Report:
         self._metrics.fault(kind_of(error))
         _log.info("rebuilding each show by itself", tick=self._tick, reason=str(error))
 
+    def folded_singly(self, error: RetallyError) -> None:
+        """The journal could not be folded at once; that of each show is folded by itself."""
+        self._metrics.fault(kind_of(error))
+        _log.info("folding each show by itself", tick=self._tick, reason=str(error))
+
     def not_kept(self, error: RetallyError) -> None:
         """The results of shows that had nothing to write were not kept; the next ones will be."""
         self._metrics.fault(kind_of(error))
@@ -159,22 +164,26 @@ class Report:
             )
         self._late = late
 
-    def _is_news(self, show: Show, passes: Sequence[Pass], sums: Mapping[str, int]) -> bool:
+    def _is_news(
+        self, show: Show, action: str, passes: Sequence[Pass], sums: Mapping[str, int]
+    ) -> bool:
         """What nobody mends is found adrift by every pass: once told, it is no news."""
-        told = self._tell_problems(show, passes)
+        told = self._tell_problems(show, action, passes)
+        if action == "folded":  # it has looked for nothing
+            return bool(sums["rows_changed"] or told)
         drift = (sums["rows_adrift"], sums["core_units"], sums["gpus"])
         same = self._drift.get(show.show_id, (0, 0, 0)) == drift
         self._drift[show.show_id] = drift
         left = sums["rows_adrift"] > sums["rows_failed"] and not same
         return bool(sums["rows_changed"] or sums["rows_deferred"] or told or left)
 
-    def _tell_problems(self, show: Show, passes: Sequence[Pass]) -> bool:
+    def _tell_problems(self, show: Show, action: str, passes: Sequence[Pass]) -> bool:
         now = {problem: None for p in passes for problem in p.problems}  # in their order
         known = self._problems.get(show.show_id, frozenset())
         new = [problem for problem in now if problem not in known]
         for problem in new:
             _log.warning("problem", tick=self._tick, show=show.name, problem=problem)
-        self._problems[show.show_id] = frozenset(now)
+        self._problems[show.show_id] = frozenset(now) | (known if action == "folded" else set())
         return bool(new)
 
     def _where(self, show: Show | None) -> dict[str, str]:

@@ -21,17 +21,25 @@ if TYPE_CHECKING:
     Call = Callable[[psycopg.Connection, Sequence[str]], Iterable[Pass]]
 
 
-def together(shared: Shared, shows: Sequence[Show], action: str, call: Call) -> list[Outcome]:
+def together(
+    shared: Shared, shows: Sequence[Show], action: str, call: Call, *, wait: bool
+) -> list[Outcome]:
     """What became of these shows in one transaction; without those that ``call`` has left.
 
+    ``wait``: for the shows that another tick of this worker is writing; otherwise these are left.
     Raises what the call raises; then nothing became of any.
     """
     started = time.monotonic()
     by_show: dict[str, list[Pass]] = defaultdict(list)
-    ids = sorted(show.show_id for show in shows)
     with contextlib.ExitStack() as turns:
-        for show_id in ids:
-            turns.enter_context(shared.turn(show_id))
+        ids = []
+        for show_id in sorted(show.show_id for show in shows):
+            turn = shared.turn(show_id)
+            if turn.acquire(blocking=wait):
+                turns.callback(turn.release)
+                ids.append(show_id)
+        if not ids:
+            return []
         with shared.database.transaction() as conn:
             for each in call(conn, ids):
                 by_show[each.show_id].append(each)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from retally.bench.recompute.records import Cell, Size
 
 _WAL_BYTES = 10_000
-_GROWTH = 1.3  # of the ratio to the limit, from the smallest to the largest farm
+_GROWTH = 1.3  # of the ratio to the limit
 _FOLD = 1 / 50  # of a quiet full pass
 _BIG = 2_000_000
-_APART = 10  # so many times as large it has to be
+_FROM, _TO = 100_000, 2_000_000  # the promise is of these sizes
 _ONE_SHOW = range(7_500, 12_501)  # procs of a show "of 10,000"
 
 
@@ -107,10 +107,12 @@ def _steady(cells: Sequence[Cell], sizes: Sequence[int]) -> Bar:
         " from 100,000 to 2,000,000 procs"
     )
     first, last = min(sizes, default=0), max(sizes, default=0)
+    if first > _FROM or last < _TO:
+        return Bar(promise, "not measured", None)
     ends = [
         _ratio(cells, procs, Scenario.QUIET, Method.ALL, Method.LIMIT) for procs in (first, last)
     ]
-    if last < _APART * first or not ends[0] or not ends[1]:
+    if not ends[0] or not ends[1]:
         return Bar(promise, "not measured", None)
     growth = ends[1] / ends[0]
     said = f"{growth:.2f}: {ends[0]:.2f} at {first:,}, {ends[1]:.2f} at {last:,}"

@@ -23,8 +23,9 @@ BEGIN
             CROSS JOIN LATERAL unnest(o.problems) AS e (problem)
             WHERE o.scope = p.scope
         )
-    FROM unnest(p_passes) AS p
-    GROUP BY p.scope;
+    FROM unnest(p_passes) WITH ORDINALITY AS p
+    GROUP BY p.scope
+    ORDER BY min(p.ordinality);
 END
 $$;
 COMMENT ON FUNCTION retally.added_up(retally.pass[]) IS 'Passes added up to one row per show.';

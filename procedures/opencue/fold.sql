@@ -1,9 +1,11 @@
 -- Folds the journal of these shows into the totals, all five: each entry exactly once, in the
 -- transaction that removes it. All entries are folded or, where rows stay busy, none.
--- p_wait: wait for busy rows for the lock budget; otherwise 50 ms. One row per show and total.
--- rows_failed: rows that are missing, or cannot take the sum; the next full pass names them.
--- Locks: the shows' writer locks, then the rows, in the order of the booking path. Writes: the
--- totals, retally.journal, and as note_passes(). Raises RT003, RT005.
+-- p_wait: look at busy rows again and again for the lock budget; otherwise for 50 ms. One row per
+-- show and total.
+-- rows_failed: rows that are missing, or cannot take the sum; the next full pass names them. Beside
+-- it what the latest pass has left is kept of a fold, which looks for nothing.
+-- Locks: the shows' writer locks, then all rows or none. Writes: the totals, retally.journal, and
+-- as note_passes(). Raises RT003, RT005.
 CREATE OR REPLACE FUNCTION retally.fold(
     p_show_ids text[], p_wait boolean, p_tick text DEFAULT 'by hand',
     p_worker text DEFAULT current_user
@@ -33,8 +35,9 @@ DECLARE
         WHERE f.scope = ANY (p_show_ids) AND f.journaled
         ORDER BY f.scope
     );
-    v_before text;
-    v_deltas retally.delta[];
+    v_deadline timestamptz := v_started
+    + CASE WHEN p_wait THEN retally.lock_budget() ELSE interval '50 milliseconds' END;
+    v_sums record;
     v_written retally.delta[];
 BEGIN
     IF cardinality(v_show_ids) = 0 THEN
@@ -42,44 +45,26 @@ BEGIN
     END IF;
     PERFORM retally.hold_scope(s.show_id, p_wait)
     FROM unnest(v_show_ids) AS s (show_id);
-    BEGIN
-        v_before := retally.set_lock_timeout(
-            CASE WHEN p_wait THEN retally.lock_budget() ELSE interval '50 milliseconds' END
-        );
-        -- what is summed is what is removed: both parts see the same snapshot, and nobody else
-        -- folds these shows meanwhile
-        WITH gone AS (
-            DELETE FROM retally.journal AS j
-            WHERE j.scope = ANY (v_show_ids)
-        ),
-
-        sums AS MATERIALIZED (
-            SELECT b.*
-            FROM retally.booked_in(v_show_ids, v_totals, NULL, 'journal') AS b
-            WHERE b.cores <> 0 OR b.gpus <> 0 OR b.local_cores <> 0 OR b.local_gpus <> 0
-        )
-
-        SELECT
-            coalesce(
-                array_agg(
-                    ROW(
-                        h.show_id, s.total, s.key, s.cores, s.gpus, s.local_cores, s.local_gpus
-                    )::retally.delta
-                ),
-                '{}'
-            )
-        INTO v_deltas
-        FROM sums AS s
-        -- what the farm does not know is told by the next full pass
-        CROSS JOIN LATERAL retally.home(s.show_id, s.total, s.key) AS h;
-
-        v_written := ARRAY(SELECT a FROM retally.add_deltas(v_deltas) AS a);
-        PERFORM set_config('lock_timeout', v_before, TRUE);
-    EXCEPTION
-        WHEN lock_not_available THEN
+    LOOP
+        BEGIN
+            SELECT
+                coalesce(array_agg(o.delta) FILTER (WHERE NOT o.lost), '{}') AS deltas,
+                coalesce(array_agg(o.delta) FILTER (WHERE o.lost), '{}') AS lost
+            INTO v_sums
+            FROM retally.take_out(v_show_ids) AS o;
+            EXIT WHEN retally.hold_deltas(v_sums.deltas);
+            RAISE EXCEPTION USING ERRCODE = 'RT000', MESSAGE = 'let go';
+        EXCEPTION
+            -- the entries are back, and no row is held: who holds none can be part of no cycle
+            WHEN SQLSTATE 'RT000' THEN NULL;
+        END;
+        IF clock_timestamp() > v_deadline THEN
             RAISE EXCEPTION 'rows of totals that the journal adds to are locked by others'
                 USING ERRCODE = 'RT005', HINT = 'Try again in a moment.';
-    END;
+        END IF;
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+    v_written := ARRAY(SELECT a FROM retally.add_what_fits(v_sums.deltas) AS a);
 
     RETURN QUERY
     WITH kept AS MATERIALIZED (
@@ -89,13 +74,15 @@ BEGIN
             count(w.key) AS changed,
             count(d.key) - count(w.key) AS failed,
             coalesce(
-                array_agg(retally.problem('unfolded', d.total, d.key, d.cores, d.gpus))
-                FILTER (WHERE d.key IS NOT NULL AND w.key IS NULL),
+                (
+                    array_agg(retally.problem('unfolded', d.total, d.key, d.cores, d.gpus))
+                    FILTER (WHERE d.key IS NOT NULL AND w.key IS NULL)
+                )[1:20],
                 '{}'
             ) AS problems
         FROM unnest(v_show_ids) AS s (show_id)
         CROSS JOIN unnest(v_totals) AS t (total)
-        LEFT JOIN unnest(v_deltas) AS d ON s.show_id = d.scope AND t.total = d.total
+        LEFT JOIN unnest(v_sums.deltas || v_sums.lost) AS d ON s.show_id = d.scope AND t.total = d.total
         LEFT JOIN unnest(v_written) AS w
             ON d.scope = w.scope AND d.total = w.total AND d.key = w.key
         GROUP BY s.show_id, t.total
@@ -108,10 +95,34 @@ BEGIN
                     SELECT
                         ROW(
                             k.show_id, p_tick, k.total, 'folded', p_worker, clock_timestamp(),
-                            extract(EPOCH FROM clock_timestamp() - v_started), 0, k.changed, 0,
-                            k.failed, 0, 0, k.problems, NULL, NULL, NULL
+                            extract(EPOCH FROM clock_timestamp() - v_started),
+                            coalesce(p.rows_left, 0), k.changed, coalesce(p.rows_left, 0),
+                            greatest(k.failed, p.rows_failed), coalesce(p.core_units, 0),
+                            coalesce(p.gpus, 0),
+                            CASE WHEN k.failed > 0 THEN k.problems ELSE coalesce(p.problems, '{}') END,
+                            NULL, NULL, NULL
                         )::retally.pass
                     FROM kept AS k
+                    LEFT JOIN LATERAL (
+                        SELECT
+                            f.rows_left,
+                            l.rows_failed,
+                            l.problems,
+                            CASE WHEN f.rows_left > 0 THEN l.core_units_adrift END AS core_units,
+                            CASE WHEN f.rows_left > 0 THEN l.gpus_adrift END AS gpus
+                        FROM retally.pass AS l
+                        CROSS JOIN LATERAL (
+                            SELECT
+                                CASE
+                                    WHEN l.action IN ('rebuilt', 'folded', 'repaired')
+                                        THEN l.rows_deferred
+                                    ELSE l.rows_adrift
+                                END
+                        ) AS f (rows_left)
+                        WHERE l.scope = k.show_id AND l.total = k.total
+                        ORDER BY l.finished_at DESC
+                        LIMIT 1
+                    ) AS p ON TRUE
                 )
             )
     )

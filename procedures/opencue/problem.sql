@@ -22,8 +22,7 @@ AS $$
                     )
             WHEN 'unfolded'
                 THEN
-                    ': its row is missing, or cannot take what the journal adds: ' || p_cores
-                    || ' core units and ' || p_gpus || ' GPUs'
+                    ': its row is missing, or cannot take what the journal adds'
             WHEN 'missing'
                 THEN
                     ': its row is missing, while procs hold ' || p_cores

@@ -1,10 +1,10 @@
 -- Rebuilds these totals of those of these shows that nobody else is writing, all in one go: for
 -- managed shows. One row per show and total.
--- The sums are read once, after the shows' writer locks: a row that still holds what was found has
--- had no booking since, which would have changed it along with its procs. A row that was written
--- meanwhile is summed again under its lock. No row is waited for: rows_deferred are left for
--- mend(), which can wait for them with empty hands.
--- p_wait: wait for the shows, as in hold_scopes().
+-- The sums are read once, after the shows' writer locks, and written into the rows that still hold
+-- what was found: whoever keeps the totals changes row and procs alike, so that these lack as much
+-- as they did. Who books through retally changes the procs alone; such a row is true as of the
+-- finding. All other rows are left for mend(): rows_deferred, in a pass that is to follow.
+-- p_wait: wait for the shows, as in hold_scopes(). No row is waited for.
 -- Locks: the shows' writer locks, then the rows adrift; those last that many bookings share.
 -- Writes: the totals, and as keep_passes(). Raises RT003, RT004.
 CREATE OR REPLACE FUNCTION retally.rebuild(
@@ -36,11 +36,10 @@ BEGIN
         SELECT
             t.total,
             coalesce(array_agg(a) FILTER (WHERE a.total IS NOT NULL), '{}') AS rows_adrift
-        FROM unnest(p_totals) AS t (total)
-        LEFT JOIN retally.adrift(v_held, p_totals) AS a ON t.total = a.total
+        FROM retally.adrift(v_held, p_totals) AS a
+        RIGHT JOIN unnest(p_totals) AS t (total) ON a.total = t.total
         GROUP BY t.total
-        -- few rows, many bookings
-        ORDER BY count(a.total) DESC
+        ORDER BY array_position(ARRAY['layer', 'job', 'folder', 'point', 'subscription'], t.total)
     LOOP
         v_found := v_found || ARRAY(
             SELECT f
@@ -50,22 +49,13 @@ BEGIN
         v_left := v_left || retally.write_found(v_part.total, v_part.rows_adrift);
     END LOOP;
 
-    WITH mended AS MATERIALIZED (
+    WITH rows_left AS (
         SELECT
-            (m.finding).show_id,
-            (m.finding).total,
-            (m.finding).rows_adrift - m.rows_changed AS rows_left,
-            m.busy,
-            m.problems
-        FROM retally.mend_rows(
-            ARRAY(
-                SELECT f
-                FROM retally.findings_of(v_left, v_held, p_totals) AS f
-                WHERE f.rows_adrift > 0
-            ),
-            FALSE, clock_timestamp(), TRUE, FALSE
-        ) AS m
-        WHERE cardinality(v_left) > 0
+            l.show_id,
+            l.total,
+            count(*) AS number
+        FROM unnest(v_left) AS l
+        GROUP BY l.show_id, l.total
     )
 
     SELECT
@@ -74,9 +64,8 @@ BEGIN
                 ROW(
                     f.show_id, p_tick, f.total, 'rebuilt', p_worker, clock_timestamp(),
                     extract(EPOCH FROM clock_timestamp() - v_started), f.rows_adrift,
-                    f.rows_adrift - coalesce(m.rows_left, 0), coalesce(cardinality(m.busy), 0),
-                    f.rows_failed + coalesce(cardinality(m.problems), 0), f.core_units, f.gpus,
-                    f.problems || m.problems, NULL, NULL, NULL
+                    f.rows_adrift - coalesce(l.number, 0), coalesce(l.number, 0), f.rows_failed,
+                    f.core_units, f.gpus, f.problems, NULL, NULL, NULL
                 )::retally.pass
                 ORDER BY f.show_id, array_position(retally.totals(), f.total)
             ),
@@ -84,12 +73,12 @@ BEGIN
         ) AS passes,
         coalesce(
             array_agg(ROW(f.show_id, f.total, '{}', '{}')::retally.seizure)
-            FILTER (WHERE coalesce(m.busy, '{}') = '{}'),
+            FILTER (WHERE l.number IS NULL),
             '{}'
         ) AS seizures
     INTO v_outcome
     FROM unnest(v_found) AS f
-    LEFT JOIN mended AS m ON f.show_id = m.show_id AND f.total = m.total;
+    LEFT JOIN rows_left AS l ON f.show_id = l.show_id AND f.total = l.total;
 
     PERFORM retally.keep_passes(v_outcome.passes, v_outcome.seizures);
     RETURN QUERY

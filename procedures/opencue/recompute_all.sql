@@ -50,9 +50,17 @@ BEGIN
     BEGIN
         PERFORM retally.fold(v_ids, p_wait);
     EXCEPTION
-        -- what is not folded is no drift, and stays for the next fold
-        WHEN SQLSTATE 'RT005' THEN
-            RAISE WARNING 'the journal is not folded: %', sqlerrm;
+        WHEN OTHERS THEN
+            FOR v_turn IN 1 .. cardinality(v_ids) LOOP
+                BEGIN
+                    PERFORM retally.fold(v_ids[v_turn:v_turn], p_wait);
+                EXCEPTION
+                    -- what is not folded is no drift, and stays for the next fold
+                    WHEN OTHERS THEN
+                        RAISE WARNING 'show %: its journal is not folded: %',
+                            v_names[v_turn], sqlerrm;
+                END;
+            END LOOP;
     END;
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;

@@ -14,12 +14,7 @@ DECLARE
 BEGIN
     IF NOT p_on THEN
         -- without any it need not be locked
-        IF EXISTS (
-            SELECT FROM pg_catalog.pg_trigger AS t
-            WHERE
-                t.tgrelid = 'public.proc'::regclass
-                AND t.tgfoid = 'retally.journal_procs'::regproc
-        ) THEN
+        IF EXISTS (SELECT FROM retally.journal_triggers() AS t) THEN
             DROP TRIGGER IF EXISTS retally_booked ON public.proc;
             DROP TRIGGER IF EXISTS retally_released ON public.proc;
             DROP TRIGGER IF EXISTS retally_changed ON public.proc;

@@ -1,5 +1,6 @@
 -- Writes those rows of one total in p_rows that are still as they were found; answers with the
--- others: those that somebody has locked or written since, and those that cannot take the sum.
+-- others: those that somebody has locked or written since, those that cannot take the sum, and all
+-- of a show one of whose rows a trigger or a constraint of the farm refuses.
 -- Locks: the rows written, waiting for none. Writes: the table of the total.
 CREATE OR REPLACE FUNCTION retally.write_found(p_total text, p_rows retally.comparison[])
 RETURNS retally.comparison[]
@@ -9,6 +10,7 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     v_left retally.comparison[];
+    v_shows text[];
 BEGIN
     WITH written AS MATERIALIZED (
         SELECT
@@ -29,11 +31,26 @@ BEGIN
     RETURN v_left;
 EXCEPTION
     WHEN data_exception OR raise_exception OR integrity_constraint_violation THEN
-        -- a rule of the farm refuses one of them: nothing is written yet
-        RETURN ARRAY(
-            SELECT a
-            FROM unnest(p_rows) AS a
+        -- nothing is written yet
+        v_shows := ARRAY(
+            SELECT DISTINCT a.show_id FROM unnest(p_rows) AS a
             WHERE a.total = p_total AND a.kind = 'row'
+        );
+        v_left := ARRAY(
+            SELECT a FROM unnest(p_rows) AS a
+            WHERE a.total = p_total AND a.kind = 'row'
+        );
+        IF cardinality(v_shows) < 2 THEN
+            RETURN v_left;
+        END IF;
+        RETURN ARRAY(
+            SELECT w
+            FROM unnest(v_shows) AS s (show_id)
+            CROSS JOIN LATERAL unnest(
+                retally.write_found(
+                    p_total, ARRAY(SELECT a FROM unnest(v_left) AS a WHERE a.show_id = s.show_id)
+                )
+            ) AS w
         );
 END
 $$;

@@ -35,6 +35,7 @@ BEGIN
 
     held AS MATERIALIZED (
         SELECT
+            r.ctid AS place,
             a.show_id,
             a.key,
             a.cores,
@@ -71,7 +72,8 @@ BEGIN
             int_max_cores = a.core_cap - a.over_cap::integer,
             int_max_gpus = a.gpu_cap - a.over_cap::integer
         FROM held AS a
-        WHERE r.pk_job::text = a.key
+        -- just the rows that are held: a key may have several
+        WHERE r.ctid = a.place
         RETURNING a.show_id, a.key, a.over_cap
     )
 

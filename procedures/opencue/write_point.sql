@@ -27,6 +27,7 @@ BEGIN
 
     held AS MATERIALIZED (
         SELECT
+            r.ctid AS place,
             a.show_id,
             a.key,
             a.cores,
@@ -46,7 +47,8 @@ BEGIN
             int_cores = a.cores,
             int_gpus = a.gpus
         FROM held AS a
-        WHERE r.pk_show::text = a.show_id AND r.pk_dept::text = a.key
+        -- just the rows that are held: a key may have several
+        WHERE r.ctid = a.place
         RETURNING a.show_id, a.key
     )
 

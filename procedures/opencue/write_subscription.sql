@@ -31,6 +31,7 @@ BEGIN
 
     held AS MATERIALIZED (
         SELECT
+            r.ctid AS place,
             a.show_id,
             a.key,
             a.cores,
@@ -54,7 +55,8 @@ BEGIN
             int_gpus = a.gpus,
             int_burst = a.burst - a.over_burst::integer
         FROM held AS a
-        WHERE r.pk_show::text = a.show_id AND r.pk_alloc::text = a.key
+        -- just the rows that are held: a key may have several
+        WHERE r.ctid = a.place
         RETURNING a.show_id, a.key, a.over_burst
     )
 
