@@ -73,6 +73,7 @@ class Database:
         self._changed = threading.Condition()
         self._closed = False
         self._lost_at: float | None = None
+        self._back_at = float("-inf")
 
     @property
     def lost(self) -> bool:
@@ -97,6 +98,7 @@ class Database:
 
         Raises the typed errors; WorkerStoppingError once ``close`` was called.
         """
+        begun = time.monotonic()
         try:
             with (
                 translated(),
@@ -110,7 +112,7 @@ class Database:
             if self._closed:
                 raise WorkerStoppingError("the worker stops") from error
             if isinstance(error, DatabaseUnreachableError):
-                self._lost(error)
+                self._lost(error, begun)
             raise
 
     def cancel(self) -> None:
@@ -171,9 +173,10 @@ class Database:
                 del self._in_use[conn]
                 self._changed.notify_all()
 
-    def _lost(self, error: DatabaseUnreachableError) -> None:
+    def _lost(self, error: DatabaseUnreachableError, begun: float) -> None:
         with self._changed:
-            first = self._lost_at is None
+            # one that began before the database was back has been lost along with the others
+            first = self._lost_at is None and begun >= self._back_at
             if first:
                 self._lost_at = time.monotonic()
         if first:
@@ -196,6 +199,8 @@ class Database:
     def _found(self) -> None:
         with self._changed:
             lost_at, self._lost_at = self._lost_at, None
+            if lost_at is not None:
+                self._back_at = time.monotonic()
         self._tell(up=True)
         if lost_at is not None:
             _log.info("database is back", seconds=round(time.monotonic() - lost_at, 1))
