@@ -1371,6 +1371,42 @@ $$;
 
 COMMENT ON FUNCTION retally.compared(p_show_ids text[], p_totals text[], p_source text) IS 'Where stored and booked differ, one row per key.';
 
+CREATE FUNCTION retally.count_deltas(p_deltas retally.delta[], p_total text, p_lock boolean) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $_$
+DECLARE
+    v_number bigint;
+BEGIN
+    -- one statement for five tables, as in lock_keys()
+    EXECUTE format(
+        'SELECT count(*)
+        FROM (
+            SELECT
+            FROM unnest($1) AS d
+            INNER JOIN public.%I AS r ON r.%I::text = d.key AND %s
+            WHERE d.total = $2
+            %s
+        ) AS found',
+        CASE WHEN p_total IN ('layer', 'job', 'folder') THEN p_total || '_resource' ELSE p_total END,
+        CASE p_total
+            WHEN 'subscription' THEN 'pk_alloc'
+            WHEN 'point' THEN 'pk_dept'
+            ELSE 'pk_' || p_total
+        END,
+        CASE
+            WHEN p_total IN ('subscription', 'point') THEN 'r.pk_show::text = d.scope'
+            ELSE 'TRUE'
+        END,
+        CASE WHEN p_lock THEN 'FOR NO KEY UPDATE OF r SKIP LOCKED' ELSE '' END
+    )
+    INTO v_number
+    USING p_deltas, p_total;
+    RETURN v_number;
+END
+$_$;
+
+COMMENT ON FUNCTION retally.count_deltas(p_deltas retally.delta[], p_total text, p_lock boolean) IS 'How many rows of one total deltas are to be added to, or can be locked.';
+
 CREATE FUNCTION retally.count_in(p_bookings retally.booking[], p_managed text[], p_sign integer) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1838,7 +1874,12 @@ BEGIN
     LOOP
         BEGIN
             SELECT
-                coalesce(array_agg(o.delta) FILTER (WHERE NOT o.lost), '{}') AS deltas,
+                -- neighbours in the index, one after the other
+                coalesce(
+                    array_agg(o.delta ORDER BY (o.delta).key COLLATE "C")
+                    FILTER (WHERE NOT o.lost),
+                    '{}'
+                ) AS deltas,
                 coalesce(array_agg(o.delta) FILTER (WHERE o.lost), '{}') AS lost
             INTO v_sums
             FROM retally.take_out(v_show_ids) AS o;
@@ -1988,53 +2029,24 @@ COMMENT ON FUNCTION retally.former_amounts(p_run bigint, p_scope text, p_total t
 
 CREATE FUNCTION retally.hold_deltas(p_deltas retally.delta[]) RETURNS boolean
     LANGUAGE plpgsql
-    AS $_$
+    AS $$
 DECLARE
     v_total text;
-    v_all boolean;
+    v_held bigint;
+    v_deltas bigint;
 BEGIN
     FOREACH v_total IN ARRAY retally.totals() LOOP
-        -- one statement for five tables, as in lock_keys()
-        EXECUTE format(
-            'WITH there AS MATERIALIZED (
-                SELECT r.ctid
-                FROM unnest($1) AS d
-                INNER JOIN public.%1$I AS r ON r.%2$I::text = d.key AND %3$s
-                WHERE d.total = $2
-            ),
-
-            held AS MATERIALIZED (
-                SELECT r.ctid
-                FROM unnest($1) AS d
-                INNER JOIN public.%1$I AS r ON r.%2$I::text = d.key AND %3$s
-                WHERE d.total = $2
-                FOR NO KEY UPDATE OF r SKIP LOCKED
-            )
-
-            SELECT (SELECT count(*) FROM held) = (SELECT count(*) FROM there)',
-            CASE
-                WHEN v_total IN ('layer', 'job', 'folder') THEN v_total || '_resource'
-                ELSE v_total
-            END,
-            CASE v_total
-                WHEN 'subscription' THEN 'pk_alloc'
-                WHEN 'point' THEN 'pk_dept'
-                ELSE 'pk_' || v_total
-            END,
-            CASE
-                WHEN v_total IN ('subscription', 'point') THEN 'r.pk_show::text = d.scope'
-                ELSE 'TRUE'
-            END
-        )
-        INTO v_all
-        USING p_deltas, v_total;
-        IF NOT v_all THEN
+        v_held := retally.count_deltas(p_deltas, v_total, TRUE);
+        v_deltas := (SELECT count(*) FROM unnest(p_deltas) AS d WHERE d.total = v_total);
+        -- most often each has just one row, and all are free: they need not be counted again
+        CONTINUE WHEN v_held = v_deltas AND v_total <> 'folder';
+        IF v_held < retally.count_deltas(p_deltas, v_total, FALSE) THEN
             RETURN FALSE;
         END IF;
     END LOOP;
     RETURN TRUE;
 END
-$_$;
+$$;
 
 COMMENT ON FUNCTION retally.hold_deltas(p_deltas retally.delta[]) IS 'Locks the rows that deltas are to be added to, without waiting; whether all were had.';
 

@@ -131,6 +131,13 @@ WORKER_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         " ROW('{show}', 'point', 'gone', 5, 1, NULL, NULL)]::retally.delta[])",
         [(True,)],
     ),
+    "count_deltas": (
+        "SELECT retally.count_deltas("
+        "ARRAY[ROW('{show}', 'layer', '{layer}', 5, 1, NULL, NULL),"
+        " ROW('{show}', 'layer', 'gone', 5, 1, NULL, NULL)]::retally.delta[], 'layer', l)"
+        " FROM unnest(ARRAY[true, false]) AS l",
+        [(1,), (1,)],
+    ),
     "end_journal": (
         f"{_JOURNALED}; CALL retally.end_journal();"
         " SELECT s.journaled, t.name FROM retally.shows() AS s"

@@ -48,7 +48,12 @@ BEGIN
     LOOP
         BEGIN
             SELECT
-                coalesce(array_agg(o.delta) FILTER (WHERE NOT o.lost), '{}') AS deltas,
+                -- neighbours in the index, one after the other
+                coalesce(
+                    array_agg(o.delta ORDER BY (o.delta).key COLLATE "C")
+                    FILTER (WHERE NOT o.lost),
+                    '{}'
+                ) AS deltas,
                 coalesce(array_agg(o.delta) FILTER (WHERE o.lost), '{}') AS lost
             INTO v_sums
             FROM retally.take_out(v_show_ids) AS o;
