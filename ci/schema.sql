@@ -1930,7 +1930,13 @@ BEGIN
                             coalesce(p.rows_left, 0), k.changed, coalesce(p.rows_left, 0),
                             greatest(k.failed, p.rows_failed), coalesce(p.core_units, 0),
                             coalesce(p.gpus, 0),
-                            CASE WHEN k.failed > 0 THEN k.problems ELSE coalesce(p.problems, '{}') END,
+                            (
+                                coalesce(p.problems, '{}') || ARRAY(
+                                    SELECT n.problem
+                                    FROM unnest(k.problems) AS n (problem)
+                                    WHERE n.problem <> ALL (coalesce(p.problems, '{}'))
+                                )
+                            )[1:20],
                             NULL, NULL, NULL
                         )::retally.pass
                     FROM kept AS k
@@ -4072,6 +4078,7 @@ DECLARE
     v_done text[] := '{}';
     v_findings retally.finding[];
     v_one record;
+    v_folded boolean;
     v_failure text;
 BEGIN
     -- inside a transaction block this fails, before any work is done
@@ -4091,21 +4098,30 @@ BEGIN
     WHERE s.rebuilt OR p_unmanaged_too;
     BEGIN
         PERFORM retally.fold(v_ids, p_wait);
+        v_folded := TRUE;
     EXCEPTION
         WHEN OTHERS THEN
-            FOR v_turn IN 1 .. cardinality(v_ids) LOOP
-                BEGIN
-                    PERFORM retally.fold(v_ids[v_turn:v_turn], p_wait);
-                EXCEPTION
-                    -- what is not folded is no drift, and stays for the next fold
-                    WHEN OTHERS THEN
-                        RAISE WARNING 'show %: its journal is not folded: %',
-                            v_names[v_turn], sqlerrm;
-                END;
-            END LOOP;
+            v_folded := FALSE;
     END;
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    FOR v_turn IN 1 .. cardinality(v_ids) LOOP
+        EXIT WHEN v_folded;
+        BEGIN
+            PERFORM retally.fold(v_ids[v_turn:v_turn], p_wait);
+        EXCEPTION
+            -- what is not folded is no drift, and stays for the next fold
+            WHEN OTHERS THEN
+                v_failure := format(
+                    'show %s: its journal is not folded: %s (SQLSTATE %s)',
+                    v_names[v_turn], sqlerrm, sqlstate
+                );
+                RAISE WARNING '%', v_failure;
+                problems := problems || v_failure;
+        END;
+        COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    END LOOP;
     BEGIN
         v_findings := ARRAY(
             SELECT f
@@ -5897,7 +5913,6 @@ CREATE FUNCTION retally.write_found(p_total text, p_rows retally.comparison[]) R
     AS $$
 DECLARE
     v_left retally.comparison[];
-    v_shows text[];
 BEGIN
     WITH written AS MATERIALIZED (
         SELECT
@@ -5919,25 +5934,23 @@ BEGIN
 EXCEPTION
     WHEN data_exception OR raise_exception OR integrity_constraint_violation THEN
         -- nothing is written yet
-        v_shows := ARRAY(
-            SELECT DISTINCT a.show_id FROM unnest(p_rows) AS a
-            WHERE a.total = p_total AND a.kind = 'row'
-        );
         v_left := ARRAY(
             SELECT a FROM unnest(p_rows) AS a
             WHERE a.total = p_total AND a.kind = 'row'
         );
-        IF cardinality(v_shows) < 2 THEN
+        IF (SELECT count(DISTINCT a.show_id) FROM unnest(v_left) AS a) < 2 THEN
             RETURN v_left;
         END IF;
         RETURN ARRAY(
+            WITH shows AS (
+                SELECT array_agg(a) AS their_rows
+                FROM unnest(v_left) AS a
+                GROUP BY a.show_id
+            )
+
             SELECT w
-            FROM unnest(v_shows) AS s (show_id)
-            CROSS JOIN LATERAL unnest(
-                retally.write_found(
-                    p_total, ARRAY(SELECT a FROM unnest(v_left) AS a WHERE a.show_id = s.show_id)
-                )
-            ) AS w
+            FROM shows AS s
+            CROSS JOIN LATERAL unnest(retally.write_found(p_total, s.their_rows)) AS w
         );
 END
 $$;

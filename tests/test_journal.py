@@ -157,6 +157,26 @@ def test_a_row_that_cannot_take_the_sum_is_named_and_the_others_are_folded(
     assert stored(farm_db, work, "layer")[0] == 3 * 10**9
 
 
+def test_a_journal_that_cannot_be_folded_holds_up_no_show_and_is_told(
+    farm_db: psycopg.Connection,
+) -> None:
+    work, other = journaled_show(farm_db), journaled_show(farm_db)
+    for each in (work, other):
+        Rows(farm_db).proc(each.host, each.show, each.job, each.layer, cores=300)
+    farm_db.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'the disk is on fire' USING ERRCODE = 'io_error'; END $$;"
+        "CREATE TRIGGER refuse BEFORE DELETE ON retally.journal FOR EACH ROW"
+        f" WHEN (OLD.scope = '{work.show}') EXECUTE FUNCTION refuse()"
+    )
+    row = farm_db.execute("CALL retally.recompute_all()").fetchone()
+    assert row is not None
+    assert row[:2] == (2, 0)
+    assert ["its journal is not folded: the disk is on fire" in each for each in row[8]] == [True]
+    assert [cores for cores, _ in everything(farm_db, other)] == [300] * 5
+    assert entries(farm_db) == 1
+
+
 def test_what_finds_no_row_any_more_is_told(farm_db: psycopg.Connection) -> None:
     work = journaled_show(farm_db)
     Rows(farm_db).proc(work.host, work.show, work.job, work.layer, cores=300)

@@ -234,3 +234,37 @@ def test_a_worker_that_stops_while_it_folds_looks_at_nothing_in_full(
     shared.stop.set()
     TickRunner(tick(), shared).run()
     assert everything(farm_db, works[0]) == EMPTY
+
+
+def test_what_a_fold_could_not_add_is_no_drift_of_the_journal(
+    farm_db: psycopg.Connection, shared: Shared
+) -> None:
+    work = journaled(farm_db)
+    runner = TickRunner(tick(), shared)
+    runner.run()
+    farm_db.execute("DELETE FROM proc")
+    farm_db.execute("DELETE FROM host")  # its allocation is not known any more
+    make_due(farm_db)
+    with structlog.testing.capture_logs() as logs:
+        runner.run()
+    assert everything(farm_db, work) == EMPTY
+    assert not [line for line in logs if line["event"] == "drift in a journaled show"]
+
+
+def test_drift_that_was_mended_is_not_shown_for_as_long_as_folds_follow(
+    farm_db: psycopg.Connection, shared: Shared
+) -> None:
+    work = journaled(farm_db)
+    corrupt(farm_db)
+    shared.metrics.set_intervals({"resource": 3600.0})
+    runner = TickRunner(tick(), shared)
+    runner.run()
+    name = farm_db.execute("SELECT str_name FROM show WHERE pk_show = %s", (work.show,)).fetchone()
+    assert name is not None
+    labels = {"show": name[0], "total": "point"}
+    value = shared.metrics.registry.get_sample_value
+    assert value("retally_drift_rows", labels) == 1
+    make_due(farm_db)
+    runner.run()
+    assert value("retally_drift_rows", labels) == 0
+    assert value("retally_drift_core_units", labels) == 0

@@ -98,16 +98,13 @@ class Database:
 
         Raises the typed errors; WorkerStoppingError once ``close`` was called.
         """
-        begun = time.monotonic()
+        begun = float("inf")  # that there is no connection to be had is news
         try:
-            with (
-                translated(),
-                self._pool.connection() as conn,
-                self._watched(conn),
-                limited(conn, self._statement_timeout),
-            ):
-                self._found()
-                yield conn
+            with translated(), self._pool.connection() as conn:
+                begun = time.monotonic()
+                with self._watched(conn), limited(conn, self._statement_timeout):
+                    self._found()
+                    yield conn
         except RetallyError as error:
             if self._closed:
                 raise WorkerStoppingError("the worker stops") from error

@@ -25,11 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Audit:
-    """The full passes over a show: ``due`` on the worker's clock, and whether there was a first."""
+    """The full passes over a show: when the next is ``due``, and whether there was a ``first``.
+
+    ``stuck``: the latest has left rows that cannot be made exact. ``told``: a fold has left rows,
+    so that the next one will find these adrift.
+    """
 
     due: float
     first: bool = False
     stuck: bool = False
+    told: bool = False
 
 
 class Folding:
@@ -70,6 +75,8 @@ class Folding:
         if outcome.error is not None:
             return not gave_way(outcome.error)
         left = any(each.rows_failed for each in outcome.passes)
+        if audit is not None:
+            audit.told = audit.told or left
         return audit is None or time.monotonic() >= audit.due or (left and not audit.stuck)
 
     def audited(self, show: Show, passes: Sequence[Pass]) -> None:
@@ -81,8 +88,9 @@ class Folding:
             return
         audit = self._audits.setdefault(show.show_id, _Audit(0.0))
         mended = sum(each.rows_changed for each in passes)
-        if mended and audit.first:
+        if mended and audit.first and not audit.told:
             self._report.audit_failed(show, mended)
+        audit.told = False
         audit.first = audit.first or not any(each.rows_deferred for each in passes)
         audit.stuck = any(each.rows_failed for each in passes)
         if any(each.rows_deferred for each in passes):

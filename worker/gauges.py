@@ -62,6 +62,14 @@ class _Found:
     rows_left: int
 
 
+def _left(known: _Found, until: float) -> _Found:
+    """What stands of a finding once others have been folded."""
+    found = replace(known.found, rows_adrift=known.rows_left)
+    if not known.rows_left:
+        found = replace(found, core_units=0, gpus=0)
+    return replace(known, found=found, until=max(known.until, until))
+
+
 class ShowGauges(Collector):
     """The gauges of shows, made up when somebody scrapes, without what is stale by then."""
 
@@ -133,9 +141,9 @@ class ShowGauges(Collector):
         for each in passes:
             known = self._found.get((show, each.total))
             if action == "folded" and not each.rows_failed:
-                # it has looked for nothing: what was found before stands
+                # it has looked for nothing: what was left before stands
                 if known:
-                    self._found[show, each.total] = replace(known, until=max(known.until, until))
+                    self._found[show, each.total] = _left(known, until)
                 continue
             # who writes leaves what was busy, or cannot be made exact; others leave all of it
             busy = each.rows_deferred + each.rows_failed

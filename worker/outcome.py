@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Outcome:
     """What became of one show in a pass; ``seconds`` with the wait for its lock.
 
-    ``found``: what was known to be adrift before, if anything was.
+    ``found``: what was known to be adrift before, if anything was. With an ``error``, ``passes``
+    are those that were committed before it.
     """
 
     show: Show

@@ -212,9 +212,7 @@ class Passes:
                 passes = joined(first, self._write(show, action, found, totals))
         except Exception as error:
             seconds = time.monotonic() - started
-            if first and gave_way(error):
-                return Outcome(show, action, found, seconds, first)
-            return Outcome(show, action, found, seconds, error=error)
+            return Outcome(show, action, found, seconds, first, error)
         return Outcome(show, action, found, time.monotonic() - started, passes)
 
     def _write(

@@ -32,8 +32,10 @@ class Settling:
     def settle(self, outcome: Outcome, failures: Mapping[str, int]) -> bool:
         """Report the outcome; whether the show was served."""
         error, show = outcome.error, outcome.show
-        if error is None:
+        if error is None or outcome.passes:
+            # with an error: what was committed before it
             self._report.served(show, outcome.action, outcome.passes, outcome.seconds)
+        if error is None:
             return True
         if gave_way(error):
             self._report.deferred(show, error)

@@ -104,7 +104,13 @@ BEGIN
                             coalesce(p.rows_left, 0), k.changed, coalesce(p.rows_left, 0),
                             greatest(k.failed, p.rows_failed), coalesce(p.core_units, 0),
                             coalesce(p.gpus, 0),
-                            CASE WHEN k.failed > 0 THEN k.problems ELSE coalesce(p.problems, '{}') END,
+                            (
+                                coalesce(p.problems, '{}') || ARRAY(
+                                    SELECT n.problem
+                                    FROM unnest(k.problems) AS n (problem)
+                                    WHERE n.problem <> ALL (coalesce(p.problems, '{}'))
+                                )
+                            )[1:20],
                             NULL, NULL, NULL
                         )::retally.pass
                     FROM kept AS k

@@ -30,6 +30,7 @@ DECLARE
     v_done text[] := '{}';
     v_findings retally.finding[];
     v_one record;
+    v_folded boolean;
     v_failure text;
 BEGIN
     -- inside a transaction block this fails, before any work is done
@@ -49,21 +50,30 @@ BEGIN
     WHERE s.rebuilt OR p_unmanaged_too;
     BEGIN
         PERFORM retally.fold(v_ids, p_wait);
+        v_folded := TRUE;
     EXCEPTION
         WHEN OTHERS THEN
-            FOR v_turn IN 1 .. cardinality(v_ids) LOOP
-                BEGIN
-                    PERFORM retally.fold(v_ids[v_turn:v_turn], p_wait);
-                EXCEPTION
-                    -- what is not folded is no drift, and stays for the next fold
-                    WHEN OTHERS THEN
-                        RAISE WARNING 'show %: its journal is not folded: %',
-                            v_names[v_turn], sqlerrm;
-                END;
-            END LOOP;
+            v_folded := FALSE;
     END;
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    FOR v_turn IN 1 .. cardinality(v_ids) LOOP
+        EXIT WHEN v_folded;
+        BEGIN
+            PERFORM retally.fold(v_ids[v_turn:v_turn], p_wait);
+        EXCEPTION
+            -- what is not folded is no drift, and stays for the next fold
+            WHEN OTHERS THEN
+                v_failure := format(
+                    'show %s: its journal is not folded: %s (SQLSTATE %s)',
+                    v_names[v_turn], sqlerrm, sqlstate
+                );
+                RAISE WARNING '%', v_failure;
+                problems := problems || v_failure;
+        END;
+        COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    END LOOP;
     BEGIN
         v_findings := ARRAY(
             SELECT f

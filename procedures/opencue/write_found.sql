@@ -10,7 +10,6 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     v_left retally.comparison[];
-    v_shows text[];
 BEGIN
     WITH written AS MATERIALIZED (
         SELECT
@@ -32,25 +31,23 @@ BEGIN
 EXCEPTION
     WHEN data_exception OR raise_exception OR integrity_constraint_violation THEN
         -- nothing is written yet
-        v_shows := ARRAY(
-            SELECT DISTINCT a.show_id FROM unnest(p_rows) AS a
-            WHERE a.total = p_total AND a.kind = 'row'
-        );
         v_left := ARRAY(
             SELECT a FROM unnest(p_rows) AS a
             WHERE a.total = p_total AND a.kind = 'row'
         );
-        IF cardinality(v_shows) < 2 THEN
+        IF (SELECT count(DISTINCT a.show_id) FROM unnest(v_left) AS a) < 2 THEN
             RETURN v_left;
         END IF;
         RETURN ARRAY(
+            WITH shows AS (
+                SELECT array_agg(a) AS their_rows
+                FROM unnest(v_left) AS a
+                GROUP BY a.show_id
+            )
+
             SELECT w
-            FROM unnest(v_shows) AS s (show_id)
-            CROSS JOIN LATERAL unnest(
-                retally.write_found(
-                    p_total, ARRAY(SELECT a FROM unnest(v_left) AS a WHERE a.show_id = s.show_id)
-                )
-            ) AS w
+            FROM shows AS s
+            CROSS JOIN LATERAL unnest(retally.write_found(p_total, s.their_rows)) AS w
         );
 END
 $$;
