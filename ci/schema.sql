@@ -1913,7 +1913,8 @@ BEGIN
             ) AS problems
         FROM unnest(v_show_ids) AS s (show_id)
         CROSS JOIN unnest(v_totals) AS t (total)
-        LEFT JOIN unnest(v_sums.deltas || v_sums.lost) AS d ON s.show_id = d.scope AND t.total = d.total
+        LEFT JOIN unnest(v_sums.deltas || v_sums.lost) AS d
+            ON s.show_id = d.scope AND t.total = d.total
         LEFT JOIN unnest(v_written) AS w
             ON d.scope = w.scope AND d.total = w.total AND d.key = w.key
         GROUP BY s.show_id, t.total
@@ -1927,7 +1928,7 @@ BEGIN
                         ROW(
                             k.show_id, p_tick, k.total, 'folded', p_worker, clock_timestamp(),
                             extract(EPOCH FROM clock_timestamp() - v_started),
-                            coalesce(p.rows_left, 0), k.changed, coalesce(p.rows_left, 0),
+                            coalesce(p.rows_adrift, 0), k.changed, coalesce(p.rows_adrift, 0),
                             greatest(k.failed, p.rows_failed), coalesce(p.core_units, 0),
                             coalesce(p.gpus, 0),
                             (
@@ -1940,26 +1941,7 @@ BEGIN
                             NULL, NULL, NULL
                         )::retally.pass
                     FROM kept AS k
-                    LEFT JOIN LATERAL (
-                        SELECT
-                            f.rows_left,
-                            l.rows_failed,
-                            l.problems,
-                            CASE WHEN f.rows_left > 0 THEN l.core_units_adrift END AS core_units,
-                            CASE WHEN f.rows_left > 0 THEN l.gpus_adrift END AS gpus
-                        FROM retally.pass AS l
-                        CROSS JOIN LATERAL (
-                            SELECT
-                                CASE
-                                    WHEN l.action IN ('rebuilt', 'folded', 'repaired')
-                                        THEN l.rows_deferred
-                                    ELSE l.rows_adrift
-                                END
-                        ) AS f (rows_left)
-                        WHERE l.scope = k.show_id AND l.total = k.total
-                        ORDER BY l.finished_at DESC
-                        LIMIT 1
-                    ) AS p ON TRUE
+                    LEFT JOIN LATERAL retally.latest_left(k.show_id, k.total) AS p ON TRUE
                 )
             )
     )
@@ -2451,6 +2433,33 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.keep_quiet(p_findings retally.finding[]) IS 'Keeps the results of passes that had nothing to write, waiting for nobody.';
+
+CREATE FUNCTION retally.latest_left(p_scope text, p_total text) RETURNS TABLE(rows_adrift bigint, rows_failed bigint, core_units numeric, gpus numeric, problems text[])
+    LANGUAGE sql STABLE
+    AS $$
+    WITH latest AS (
+        SELECT
+            p.*,
+            CASE
+                WHEN p.action IN ('rebuilt', 'folded', 'repaired') THEN p.rows_deferred
+                ELSE p.rows_adrift
+            END AS rows_left
+        FROM retally.pass AS p
+        WHERE p.scope = p_scope AND p.total = p_total
+        ORDER BY p.finished_at DESC
+        LIMIT 1
+    )
+
+    SELECT
+        l.rows_left,
+        l.rows_failed,
+        CASE WHEN l.rows_left > 0 THEN l.core_units_adrift END,
+        CASE WHEN l.rows_left > 0 THEN l.gpus_adrift END,
+        l.problems
+    FROM latest AS l
+$$;
+
+COMMENT ON FUNCTION retally.latest_left(p_scope text, p_total text) IS 'What the latest pass over a total of a scope has left.';
 
 CREATE TABLE retally.ledger (
     run bigint NOT NULL,

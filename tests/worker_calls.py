@@ -110,6 +110,11 @@ WORKER_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         " SELECT * FROM retally.journal_triggers()",
         [("retally_booked", True), ("retally_changed", True), ("retally_released", False)],
     ),
+    "latest_left": (
+        f"SELECT retally.note_findings({_FOUND}, 'watched', 'tick', 'me', 0.5);"
+        " SELECT * FROM retally.latest_left('{show}', 'layer')",
+        [(1, 0, 307, 3, [])],
+    ),
     "hold_journal": ("SELECT retally.hold_journal()", [("",)]),
     "take_out": (
         f"{_JOURNALED}; UPDATE proc SET pk_job = 'gone', int_cores_reserved = 500;"

@@ -87,7 +87,8 @@ BEGIN
             ) AS problems
         FROM unnest(v_show_ids) AS s (show_id)
         CROSS JOIN unnest(v_totals) AS t (total)
-        LEFT JOIN unnest(v_sums.deltas || v_sums.lost) AS d ON s.show_id = d.scope AND t.total = d.total
+        LEFT JOIN unnest(v_sums.deltas || v_sums.lost) AS d
+            ON s.show_id = d.scope AND t.total = d.total
         LEFT JOIN unnest(v_written) AS w
             ON d.scope = w.scope AND d.total = w.total AND d.key = w.key
         GROUP BY s.show_id, t.total
@@ -101,7 +102,7 @@ BEGIN
                         ROW(
                             k.show_id, p_tick, k.total, 'folded', p_worker, clock_timestamp(),
                             extract(EPOCH FROM clock_timestamp() - v_started),
-                            coalesce(p.rows_left, 0), k.changed, coalesce(p.rows_left, 0),
+                            coalesce(p.rows_adrift, 0), k.changed, coalesce(p.rows_adrift, 0),
                             greatest(k.failed, p.rows_failed), coalesce(p.core_units, 0),
                             coalesce(p.gpus, 0),
                             (
@@ -114,26 +115,7 @@ BEGIN
                             NULL, NULL, NULL
                         )::retally.pass
                     FROM kept AS k
-                    LEFT JOIN LATERAL (
-                        SELECT
-                            f.rows_left,
-                            l.rows_failed,
-                            l.problems,
-                            CASE WHEN f.rows_left > 0 THEN l.core_units_adrift END AS core_units,
-                            CASE WHEN f.rows_left > 0 THEN l.gpus_adrift END AS gpus
-                        FROM retally.pass AS l
-                        CROSS JOIN LATERAL (
-                            SELECT
-                                CASE
-                                    WHEN l.action IN ('rebuilt', 'folded', 'repaired')
-                                        THEN l.rows_deferred
-                                    ELSE l.rows_adrift
-                                END
-                        ) AS f (rows_left)
-                        WHERE l.scope = k.show_id AND l.total = k.total
-                        ORDER BY l.finished_at DESC
-                        LIMIT 1
-                    ) AS p ON TRUE
+                    LEFT JOIN LATERAL retally.latest_left(k.show_id, k.total) AS p ON TRUE
                 )
             )
     )
