@@ -2769,7 +2769,7 @@ $$;
 
 COMMENT ON FUNCTION retally.long_transactions(p_longer interval) IS 'The transactions of this database that are open for long, prepared ones too.';
 
-CREATE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean, p_action text DEFAULT 'rebuilt'::text, p_tick text DEFAULT 'by hand'::text, p_worker text DEFAULT CURRENT_USER) RETURNS TABLE(show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint, rows_failed bigint, core_units numeric, gpus numeric, seconds double precision, problems text[], changes retally.change[])
+CREATE FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean, p_action text DEFAULT 'rebuilt'::text, p_tick text DEFAULT 'by hand'::text, p_worker text DEFAULT CURRENT_USER, p_goes_on boolean DEFAULT false) RETURNS TABLE(show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint, rows_failed bigint, core_units numeric, gpus numeric, seconds double precision, problems text[], changes retally.change[])
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     SET jit TO 'off'
@@ -2822,7 +2822,7 @@ BEGIN
                 ROW(
                     show_id, p_tick, total, p_action, p_worker, clock_timestamp(), seconds,
                     rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus,
-                    problems, NULL, NULL, NULL
+                    problems, CASE WHEN p_goes_on THEN 0 END, NULL, NULL
                 )::retally.pass
             ],
             ARRAY[ROW(show_id, total, '{}', v_done.busy)::retally.seizure]
@@ -2833,9 +2833,9 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean, p_action text, p_tick text, p_worker text) IS 'Lock, sum again, write: what was found adrift.';
+COMMENT ON FUNCTION retally.mend(p_findings retally.finding[], p_wait boolean, p_action text, p_tick text, p_worker text, p_goes_on boolean) IS 'Lock, sum again, write: what was found adrift.';
 
-CREATE FUNCTION retally.mend_by_hand(p_findings retally.finding[], p_wait boolean) RETURNS SETOF retally.pass
+CREATE FUNCTION retally.mend_by_hand(p_findings retally.finding[], p_wait boolean, p_goes_on boolean DEFAULT false) RETURNS SETOF retally.pass
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -2868,7 +2868,8 @@ BEGIN
         NULL::timestamptz
     FROM
         retally.mend(
-            ARRAY(SELECT f FROM unnest(p_findings) AS f WHERE f.show_id = ANY (v_adrift)), p_wait
+            ARRAY(SELECT f FROM unnest(p_findings) AS f WHERE f.show_id = ANY (v_adrift)), p_wait,
+            p_goes_on => p_goes_on
         ) AS m
     UNION ALL
     SELECT
@@ -2893,7 +2894,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.mend_by_hand(p_findings retally.finding[], p_wait boolean) IS 'mend() by hand, as passes.';
+COMMENT ON FUNCTION retally.mend_by_hand(p_findings retally.finding[], p_wait boolean, p_goes_on boolean) IS 'mend() by hand, as passes.';
 
 CREATE FUNCTION retally.mend_rows(p_findings retally.finding[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, p_tell boolean) RETURNS TABLE(finding retally.finding, rows_changed bigint, busy text[], problems text[], changes retally.change[])
     LANGUAGE plpgsql
@@ -3302,7 +3303,7 @@ CREATE FUNCTION retally.note_passes(p_passes retally.pass[]) RETURNS void
             n.core_units_adrift,
             n.gpus_adrift,
             n.problems,
-            1 AS passes,
+            coalesce(n.passes, 1) AS passes,
             n.finished_at AS history_at,
             CASE WHEN n.action NOT IN ('refused', 'failed') THEN n.finished_at END AS succeeded_at
         FROM unnest(p_passes) AS n
@@ -3314,14 +3315,22 @@ CREATE FUNCTION retally.note_passes(p_passes retally.pass[]) RETURNS void
                 worker = excluded.worker,
                 finished_at = excluded.finished_at,
                 seconds = excluded.seconds,
-                rows_adrift = excluded.rows_adrift,
-                rows_changed = excluded.rows_changed,
+                rows_adrift = CASE
+                    WHEN excluded.passes = 0 THEN p.rows_adrift ELSE excluded.rows_adrift
+                END,
+                rows_changed = excluded.rows_changed
+                + CASE WHEN excluded.passes = 0 THEN p.rows_changed ELSE 0 END,
                 rows_deferred = excluded.rows_deferred,
                 rows_failed = excluded.rows_failed,
-                core_units_adrift = excluded.core_units_adrift,
-                gpus_adrift = excluded.gpus_adrift,
+                core_units_adrift = CASE
+                    WHEN excluded.passes = 0 THEN p.core_units_adrift
+                    ELSE excluded.core_units_adrift
+                END,
+                gpus_adrift = CASE
+                    WHEN excluded.passes = 0 THEN p.gpus_adrift ELSE excluded.gpus_adrift
+                END,
                 problems = excluded.problems,
-                passes = p.passes + 1,
+                passes = p.passes + excluded.passes,
                 history_at = CASE
                     WHEN
                         excluded.rows_changed > 0
@@ -3357,13 +3366,16 @@ CREATE FUNCTION retally.note_passes(p_passes retally.pass[]) RETURNS void
         n.action,
         n.worker,
         n.seconds,
-        n.rows_adrift,
-        n.rows_changed,
-        n.rows_deferred,
-        n.rows_failed,
-        n.core_units_adrift,
-        n.gpus_adrift
+        -- what goes on with a pass has a row of its own
+        o.rows_adrift,
+        o.rows_changed,
+        o.rows_deferred,
+        o.rows_failed,
+        o.core_units_adrift,
+        o.gpus_adrift
     FROM noted AS n
+    INNER JOIN unnest(p_passes) AS o
+        ON n.scope = o.scope AND n.tick = o.tick AND n.total = o.total
     WHERE n.history_at = n.finished_at
 $$;
 
@@ -4160,7 +4172,10 @@ BEGIN
                         SELECT f FROM retally.findings(v_ids[v_turn:v_turn], retally.totals()) AS f
                     );
                 END IF;
-                v_passes := ARRAY(SELECT m FROM retally.mend_by_hand(v_own, p_wait) AS m);
+                v_passes := ARRAY(
+                    SELECT m
+                    FROM retally.mend_by_hand(v_own, p_wait, v_ids[v_turn] = ANY (v_begun)) AS m
+                );
             END IF;
             FOR v_one IN
                 SELECT a.* FROM retally.added_up(v_passes) AS a

@@ -87,9 +87,10 @@ def rebuild(
     for show_id in show_ids:
         done = together.get(show_id, [])
         try:
-            if not done or any(p.rows_deferred for p in done):
-                mine = found.get(show_id) or routines.findings(conn, [show_id], totals)
-                done = joined(done, work.show(mine))
+            left = [p.total for p in done if p.rows_deferred]
+            if not done or left:
+                mine = found.get(show_id) or routines.findings(conn, [show_id], left or totals)
+                done = joined(done, work.show(mine, goes_on=bool(left)))
         except DatabaseUnreachableError:
             raise
         except RetallyError as error:
@@ -180,22 +181,22 @@ class _Rebuild:
         self._patience = patience
         self._repaired = repaired
 
-    def show(self, found: Sequence[Finding]) -> list[Pass]:
+    def show(self, found: Sequence[Finding], *, goes_on: bool) -> list[Pass]:
         """Mend until nothing is left busy or patience is over; every try is a transaction."""
         until = time.monotonic() + self._patience
-        passes = self._mend(found, until)
+        passes = self._mend(found, until, goes_on=goes_on)
         while self._wait and any(p.rows_deferred for p in passes) and time.monotonic() < until:
             left = [p.total for p in passes if p.rows_deferred]
             again = routines.findings(self._conn, [found[0].show_id], left)
-            passes = joined(passes, self._mend(again, until))
+            passes = joined(passes, self._mend(again, until, goes_on=True))
         return passes
 
-    def _mend(self, found: Sequence[Finding], until: float) -> list[Pass]:
+    def _mend(self, found: Sequence[Finding], until: float, *, goes_on: bool) -> list[Pass]:
         while True:
             try:
                 with self._conn.transaction():
                     if found[0].show_id not in self._repaired.show_ids:
-                        return routines.mend(self._conn, found, wait=self._wait)
+                        return routines.mend(self._conn, found, wait=self._wait, goes_on=goes_on)
                     done = self._repair(found)
             except ShowBusyError:
                 # with wait, the routine has already waited for the other writer as long as is safe

@@ -91,19 +91,24 @@ def mend(
     wait: bool,
     tick: str = BY_HAND,
     worker: str = BY_HAND,
+    goes_on: bool = False,
 ) -> list[Pass]:
     """Lock, sum again and write what was found adrift in one show, in one transaction.
 
     ``wait``: wait for busy rows, within a bound; see docs/by-hand.md. ``tick`` and ``worker``: in
-    whose name the passes are kept. Raises ShowBusyError when another writer holds the show.
+    whose name the passes are kept. ``goes_on``: with those of rebuild(), which has left these rows.
+    Raises ShowBusyError when another writer holds the show.
     """
     query: LiteralString = """
         SELECT
             m.show_id, m.total, m.rows_adrift, m.rows_changed, m.rows_deferred, m.rows_failed,
             m.core_units, m.gpus, m.seconds, m.problems
-        FROM retally.mend(%s::text[]::retally.finding[], %s, 'rebuilt', %s, %s) AS m
+        FROM retally.mend(%s::text[]::retally.finding[], %s, 'rebuilt', %s, %s, %s) AS m
     """
-    return [Pass.of_row(*row) for row in _rows(conn, query, (_tokens(found), wait, tick, worker))]
+    return [
+        Pass.of_row(*row)
+        for row in _rows(conn, query, (_tokens(found), wait, tick, worker, goes_on))
+    ]
 
 
 def rebuild(

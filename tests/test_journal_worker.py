@@ -205,6 +205,10 @@ def test_a_show_with_a_busy_row_is_one_pass(farm_db: psycopg.Connection, shared:
         TickRunner(tick(), shared).run()
     (served,) = [line for line in logs if line["event"] == "totals rebuilt"]
     assert (served["rows_adrift"], served["rows_changed"], served["rows_deferred"]) == (5, 4, 1)
+    kept = [each for each in routines.last_passes(farm_db) if each.tick == "resource"]
+    assert {each.passes for each in kept} == {1}
+    assert sum(each.rows_changed for each in kept) == 4
+    assert sum(each.rows_deferred for each in kept) == 1
 
 
 def test_a_fold_that_fails_is_told_and_the_totals_are_exact_all_the_same(

@@ -209,15 +209,21 @@ class Passes:
         started = time.monotonic()
         try:
             with self._shared.turn(show.show_id):
-                passes = joined(first, self._write(show, action, found, totals))
+                passes = joined(first, self._write(claimed, found, totals, goes_on=bool(first)))
         except Exception as error:
             seconds = time.monotonic() - started
             return Outcome(show, action, found, seconds, first, error)
         return Outcome(show, action, found, time.monotonic() - started, passes)
 
     def _write(
-        self, show: Show, action: str, found: list[Finding] | None, totals: Sequence[str]
+        self,
+        claimed: Claimed,
+        found: list[Finding] | None,
+        totals: Sequence[str],
+        *,
+        goes_on: bool,
     ) -> Sequence[Pass]:
+        show, action = claimed
         tick, worker = self._tick.name, self._shared.worker
         with self._shared.database.transaction() as conn:
             if found is None:
@@ -229,7 +235,7 @@ class Passes:
                 return repairs.repair(
                     conn, found, wait=False, tick=tick, worker=worker, asked_by=f"tick {tick}"
                 ).passes
-            return routines.mend(conn, found, wait=False, tick=tick, worker=worker)
+            return routines.mend(conn, found, wait=False, tick=tick, worker=worker, goes_on=goes_on)
 
 
 def _goes_together(show: Show, action: str) -> bool:

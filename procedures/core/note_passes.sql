@@ -1,6 +1,7 @@
 -- Keeps the results of passes: the latest per scope, tick and total, and in the history one every
 -- setting.history_every, each that changed something and each that found something new adrift.
--- p_passes: rows for retally.pass, whose last three columns are ours to set.
+-- p_passes: rows for retally.pass, whose last two columns are ours to set; passes: 0 for what goes
+-- on with the latest pass, otherwise null.
 -- Writes: retally.pass, retally.history (both unlogged).
 CREATE OR REPLACE FUNCTION retally.note_passes(p_passes retally.pass[])
 RETURNS void
@@ -27,7 +28,7 @@ AS $$
             n.core_units_adrift,
             n.gpus_adrift,
             n.problems,
-            1 AS passes,
+            coalesce(n.passes, 1) AS passes,
             n.finished_at AS history_at,
             CASE WHEN n.action NOT IN ('refused', 'failed') THEN n.finished_at END AS succeeded_at
         FROM unnest(p_passes) AS n
@@ -39,14 +40,22 @@ AS $$
                 worker = excluded.worker,
                 finished_at = excluded.finished_at,
                 seconds = excluded.seconds,
-                rows_adrift = excluded.rows_adrift,
-                rows_changed = excluded.rows_changed,
+                rows_adrift = CASE
+                    WHEN excluded.passes = 0 THEN p.rows_adrift ELSE excluded.rows_adrift
+                END,
+                rows_changed = excluded.rows_changed
+                + CASE WHEN excluded.passes = 0 THEN p.rows_changed ELSE 0 END,
                 rows_deferred = excluded.rows_deferred,
                 rows_failed = excluded.rows_failed,
-                core_units_adrift = excluded.core_units_adrift,
-                gpus_adrift = excluded.gpus_adrift,
+                core_units_adrift = CASE
+                    WHEN excluded.passes = 0 THEN p.core_units_adrift
+                    ELSE excluded.core_units_adrift
+                END,
+                gpus_adrift = CASE
+                    WHEN excluded.passes = 0 THEN p.gpus_adrift ELSE excluded.gpus_adrift
+                END,
                 problems = excluded.problems,
-                passes = p.passes + 1,
+                passes = p.passes + excluded.passes,
                 history_at = CASE
                     WHEN
                         excluded.rows_changed > 0
@@ -82,13 +91,16 @@ AS $$
         n.action,
         n.worker,
         n.seconds,
-        n.rows_adrift,
-        n.rows_changed,
-        n.rows_deferred,
-        n.rows_failed,
-        n.core_units_adrift,
-        n.gpus_adrift
+        -- what goes on with a pass has a row of its own
+        o.rows_adrift,
+        o.rows_changed,
+        o.rows_deferred,
+        o.rows_failed,
+        o.core_units_adrift,
+        o.gpus_adrift
     FROM noted AS n
+    INNER JOIN unnest(p_passes) AS o
+        ON n.scope = o.scope AND n.tick = o.tick AND n.total = o.total
     WHERE n.history_at = n.finished_at
 $$;
 COMMENT ON FUNCTION retally.note_passes(retally.pass[]) IS

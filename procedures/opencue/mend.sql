@@ -1,11 +1,13 @@
 -- Lock, sum again, write: what was found adrift, of one show or several. The second sum decides
 -- what is written: a finding only says where to look, and may be old. One row per finding: rows
 -- deferred are still busy, failed ones among the problems; changes only for p_action repaired.
+-- p_goes_on: with a pass of rebuild() that has left these rows; they are kept as one.
 -- Locks: the shows' writer locks, then the rows adrift, in the order of the booking path. p_wait:
 -- see patient_keys(). Writes: the totals, and as keep_passes(). Raises RT003, RT005.
 CREATE OR REPLACE FUNCTION retally.mend(
     p_findings retally.finding[], p_wait boolean, p_action text DEFAULT 'rebuilt',
-    p_tick text DEFAULT 'by hand', p_worker text DEFAULT current_user
+    p_tick text DEFAULT 'by hand', p_worker text DEFAULT current_user,
+    p_goes_on boolean DEFAULT FALSE
 )
 RETURNS TABLE (
     show_id text, total text, rows_adrift bigint, rows_changed bigint, rows_deferred bigint,
@@ -68,7 +70,7 @@ BEGIN
                 ROW(
                     show_id, p_tick, total, p_action, p_worker, clock_timestamp(), seconds,
                     rows_adrift, rows_changed, rows_deferred, rows_failed, core_units, gpus,
-                    problems, NULL, NULL, NULL
+                    problems, CASE WHEN p_goes_on THEN 0 END, NULL, NULL
                 )::retally.pass
             ],
             ARRAY[ROW(show_id, total, '{}', v_done.busy)::retally.seizure]
@@ -78,5 +80,5 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION retally.mend(retally.finding[], boolean, text, text, text) IS
+COMMENT ON FUNCTION retally.mend(retally.finding[], boolean, text, text, text, boolean) IS
 'Lock, sum again, write: what was found adrift.';

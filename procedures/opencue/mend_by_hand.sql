@@ -1,6 +1,8 @@
 -- mend() by hand, as passes; shows in which nothing is adrift are kept as passes in one go.
 -- Parameters, locks, writes and errors as of mend().
-CREATE OR REPLACE FUNCTION retally.mend_by_hand(p_findings retally.finding[], p_wait boolean)
+CREATE OR REPLACE FUNCTION retally.mend_by_hand(
+    p_findings retally.finding[], p_wait boolean, p_goes_on boolean DEFAULT FALSE
+)
 RETURNS SETOF retally.pass
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -34,7 +36,8 @@ BEGIN
         NULL::timestamptz
     FROM
         retally.mend(
-            ARRAY(SELECT f FROM unnest(p_findings) AS f WHERE f.show_id = ANY (v_adrift)), p_wait
+            ARRAY(SELECT f FROM unnest(p_findings) AS f WHERE f.show_id = ANY (v_adrift)), p_wait,
+            p_goes_on => p_goes_on
         ) AS m
     UNION ALL
     SELECT
@@ -58,5 +61,5 @@ BEGIN
     FROM unnest(v_quiet) AS q;
 END
 $$;
-COMMENT ON FUNCTION retally.mend_by_hand(retally.finding[], boolean) IS
+COMMENT ON FUNCTION retally.mend_by_hand(retally.finding[], boolean, boolean) IS
 'mend() by hand, as passes.';

@@ -103,7 +103,10 @@ BEGIN
                         SELECT f FROM retally.findings(v_ids[v_turn:v_turn], retally.totals()) AS f
                     );
                 END IF;
-                v_passes := ARRAY(SELECT m FROM retally.mend_by_hand(v_own, p_wait) AS m);
+                v_passes := ARRAY(
+                    SELECT m
+                    FROM retally.mend_by_hand(v_own, p_wait, v_ids[v_turn] = ANY (v_begun)) AS m
+                );
             END IF;
             FOR v_one IN
                 SELECT a.* FROM retally.added_up(v_passes) AS a
