@@ -95,16 +95,16 @@ def _switch(conn: psycopg.Connection, shows: Sequence[Show], *, on: bool) -> Exi
     except RetallyError:
         # what has come of the others is told first
         with contextlib.suppress(RetallyError):
-            _rebuild(conn, [show for show in done if show.rebuilt])
+            _rebuild(conn, done)
         raise
-    return _rebuild(conn, [show for show in done if show.rebuilt])
+    return _rebuild(conn, done)
 
 
 def _end(conn: psycopg.Connection, journaled: Sequence[Show]) -> Exit:
     """Take the journal away, what is left of shows that are gone, too, and make the totals true."""
     with _told_who_may():
         end_journal(conn)
-    return _rebuild(conn, [show for show in journaled if show.rebuilt])
+    return _rebuild(conn, journaled)
 
 
 @contextlib.contextmanager
@@ -116,7 +116,7 @@ def _told_who_may() -> Iterator[None]:
 
 
 def _rebuild(conn: psycopg.Connection, shows: Sequence[Show]) -> Exit:
-    names = {show.show_id: show.name for show in shows}
+    names = {show.show_id: show.name for show in shows if show.rebuilt}
     outcome = rebuild(conn, list(names), TOTALS, wait=True)
     for each in outcome.passes:
         for problem in each.problems:

@@ -80,8 +80,11 @@ def rebuild(
     """
     passes: list[Pass] = []
     failures: list[Failure] = []
-    unfolded = _fold(conn, show_ids, wait=wait, patience=patience)
-    together = _together(conn, [i for i in show_ids if i not in repaired.show_ids], totals)
+    shows = [show for show in routines.shows(conn) if show.show_id in show_ids]
+    journaled = [show.show_id for show in shows if show.journaled]
+    managed = [s.show_id for s in shows if s.managed and s.show_id not in repaired.show_ids]
+    unfolded = _fold(conn, journaled, wait=wait, patience=patience)
+    together = _together(conn, managed, totals)
     found = _find(conn, [i for i in show_ids if i not in together], totals)
     work = _Rebuild(conn, wait, patience, repaired)
     for show_id in show_ids:
@@ -106,14 +109,12 @@ def rebuild(
 def _fold(
     conn: psycopg.Connection, show_ids: Sequence[str], *, wait: bool, patience: float
 ) -> dict[str, RetallyError]:
-    """Fold the journal first, which is no drift; why not, by show, of those whose fold failed."""
-    journaled = [show.show_id for show in routines.shows(conn) if show.journaled]
-    wanted = [show_id for show_id in show_ids if show_id in journaled]
+    """Fold the journal of these, which is no drift; why not, by show, of those that failed."""
     until = time.monotonic() + patience
-    if not wanted or _folded(conn, wanted, wait=wait, until=until) is None:
+    if not show_ids or _folded(conn, show_ids, wait=wait, until=until) is None:
         return {}
     # one that is busy or fails must not stop the others
-    errors = {i: _folded(conn, [i], wait=wait, until=until) for i in wanted}
+    errors = {i: _folded(conn, [i], wait=wait, until=until) for i in show_ids}
     return {show_id: error for show_id, error in errors.items() if error}
 
 
@@ -141,9 +142,8 @@ def _together(
 ) -> dict[str, list[Pass]]:
     """Rebuild these shows in one transaction; the passes by show, of those that could be had."""
     by_show: dict[str, list[Pass]] = defaultdict(list)
-    managed = {show.show_id for show in routines.shows(conn) if show.managed}
     try:
-        for each in routines.rebuild(conn, [i for i in show_ids if i in managed], totals):
+        for each in routines.rebuild(conn, show_ids, totals):
             by_show[each.show_id].append(each)
     except DatabaseUnreachableError:
         raise

@@ -58,7 +58,7 @@ class Folding:
         except (WorkerStoppingError, DatabaseUnreachableError):
             raise
         except RetallyError as error:
-            self._report.folded_singly(error)
+            self._report.singly("folding", error)
         yield from done
         folded = {outcome.show.show_id for outcome in done}
         for show in shows:

@@ -152,7 +152,7 @@ class Passes:
         except (WorkerStoppingError, DatabaseUnreachableError):
             raise
         except RetallyError as error:
-            self._report.rebuilt_singly(error)
+            self._report.singly("rebuilding", error)
             return []
 
     def _call(self, conn: psycopg.Connection, show_ids: Sequence[str]) -> Sequence[Pass]:
@@ -197,7 +197,7 @@ class Passes:
         except DatabaseError as error:
             if gave_way(error):
                 raise
-            self._report.looked_singly(error)
+            self._report.singly("looking at", error)
             return {}
         return by_show
 

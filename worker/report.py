@@ -112,10 +112,11 @@ class Report:
             exc_info=None if expected else error,
         )
 
-    def looked_singly(self, error: RetallyError) -> None:
-        """What all shows have adrift could not be found at once; each is looked at by itself."""
-        self._metrics.fault(kind_of(error))
-        _log.info("looking at each show by itself", tick=self._tick, reason=str(error))
+    def singly(self, doing: str, error: RetallyError) -> None:
+        """What all shows need could not be done at once: ``doing`` it to each show by itself."""
+        if not isinstance(error, ShowBusyError):
+            self._metrics.fault(kind_of(error))
+        _log.info(f"{doing} each show by itself", tick=self._tick, reason=str(error))
 
     def audit_failed(self, show: Show, rows: int) -> None:
         """A full pass found drift in a journaled show, which is to have none."""
@@ -127,16 +128,6 @@ class Report:
             rows_adrift=rows,
             hint="does somebody else add to its totals? `retally journal --show NAME off` ends it",
         )
-
-    def rebuilt_singly(self, error: RetallyError) -> None:
-        """Managed shows could not be rebuilt at once; each is rebuilt by itself."""
-        self._metrics.fault(kind_of(error))
-        _log.info("rebuilding each show by itself", tick=self._tick, reason=str(error))
-
-    def folded_singly(self, error: RetallyError) -> None:
-        """The journal could not be folded at once; that of each show is folded by itself."""
-        self._metrics.fault(kind_of(error))
-        _log.info("folding each show by itself", tick=self._tick, reason=str(error))
 
     def not_kept(self, error: RetallyError) -> None:
         """The results of shows that had nothing to write were not kept; the next ones will be."""

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 _WAL_BYTES = 10_000
 _GROWTH = 1.3  # of the ratio to the limit
 _FOLD = 1 / 50  # of a quiet full pass
-_BIG = 2_000_000
-_FROM, _TO = 100_000, 2_000_000  # the promise is of these sizes
+_SMALL, _BIG = 100_000, 2_000_000  # of the promises about big farms
 _ONE_SHOW = range(7_500, 12_501)  # procs of a show "of 10,000"
 
 
@@ -107,7 +106,7 @@ def _steady(cells: Sequence[Cell], sizes: Sequence[int]) -> Bar:
         " from 100,000 to 2,000,000 procs"
     )
     first, last = min(sizes, default=0), max(sizes, default=0)
-    if first > _FROM or last < _TO:
+    if first > _SMALL or last < _BIG:
         return Bar(promise, "not measured", None)
     ends = [
         _ratio(cells, procs, Scenario.QUIET, Method.ALL, Method.LIMIT) for procs in (first, last)
