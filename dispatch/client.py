@@ -9,24 +9,33 @@ from weakref import WeakKeyDictionary
 from psycopg.rows import tuple_row
 from psycopg_pool import PoolTimeout
 
+from retally.dispatch.admission import Admission, AdmissionService
 from retally.procedures import booking as calls
+from retally.procedures.booking import Answer
 from retally.sql.connect import connect, pool
 from retally.sql.errors import (
+    BookingRefusedError,
     DatabaseUnreachableError,
+    MovedError,
     NoConnectionError,
     RetallyError,
+    ServedElsewhereError,
     translated,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     import psycopg
     from psycopg_pool import ConnectionPool
 
-    from retally.procedures.booking import Answer, Booking
+    from retally.dispatch.admission import AdmissionStats, Entry, Gate
+    from retally.procedures.booking import Booking
 
 _WAIT_SECONDS = 10.0  # for a connection of the pool
+# How often a booking is counted anew whose show, job or host has changed in between.
+_TRIES = 3
+_CHANGED = (ServedElsewhereError, MovedError)
 
 
 class Dispatcher:
@@ -34,6 +43,11 @@ class Dispatcher:
 
     ``dsn`` as for ``connect``. A context manager: leaving it closes the connections. Whether a
     booking writes totals is up to the show's flag, in the database; the caller need not know.
+
+    ``admission``: how it keeps to the caps of managed shows: it serves a show alone, under a lease,
+    and counts in memory. The first booking of a show takes its lease; from then on up to three
+    threads and a few connections more keep it. None: nobody counts, and bookings of a managed show
+    may pass its caps; they are refused while another dispatcher has the show's lease.
 
     ``prepared`` saves a seventh of a booking's work, and is for a direct connection to the server,
     or for a PgBouncer from 1.21 on with its ``max_prepared_statements`` set.
@@ -45,14 +59,21 @@ class Dispatcher:
     """
 
     def __init__(
-        self, dsn: str | None = None, *, connections: int = 4, prepared: bool = False
+        self,
+        dsn: str | None = None,
+        *,
+        connections: int = 4,
+        prepared: bool = False,
+        admission: Admission | None = Admission(),  # noqa: B008 - frozen
     ) -> None:
         if connections < 1:
             raise RetallyError(f"a Dispatcher cannot have {connections} connections", "1 or more")
         self._dsn = dsn
+        self._admission = admission
         self._connections = connections
         self._prepared = prepared
         self._pool: ConnectionPool[psycopg.Connection] | None = None
+        self._service: AdmissionService | None = None
         self._cursors: WeakKeyDictionary[psycopg.Connection, psycopg.Cursor[tuple[Any, ...]]] = (
             WeakKeyDictionary()
         )
@@ -69,10 +90,15 @@ class Dispatcher:
             prepared=self._prepared,
         )
         self._pool.open()
+        if self._admission:
+            self._service = AdmissionService(self._dsn, self._admission)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close all connections."""
+        """Give up the shows that are served, and close all connections."""
+        if self._service is not None:
+            self._service.close()
+            self._service = None
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -82,8 +108,15 @@ class Dispatcher:
 
         Raises the subclass of BookingRefusedError that says why not; nothing has changed then.
         """
-        with self._cursor() as cursor:
-            return calls.book(cursor, booking)
+        if self._service is None:
+            with self._cursor() as cursor:
+                return calls.book(cursor, booking)
+        gate = self._service.gate
+        for _ in range(_TRIES - 1):
+            entry = gate.admit(booking)
+            with contextlib.suppress(*_CHANGED):
+                return self._send(gate, entry)
+        return self._send(gate, gate.admit(booking))
 
     def release(self, proc: str) -> bool:
         """End a proc and give back what it held; False when it was gone already."""
@@ -92,13 +125,61 @@ class Dispatcher:
 
     def book_many(self, bookings: Iterable[Booking]) -> list[Answer]:
         """Book many procs in one transaction; answers in the same order, refused ones included."""
-        with self._cursor() as cursor:
-            return calls.book_many(cursor, bookings)
+        bookings = list(bookings)
+        if self._service is None:
+            with self._cursor() as cursor:
+                return calls.book_many(cursor, bookings)
+        gate, asked, answers = self._service.gate, dict(enumerate(bookings)), dict[int, Answer]()
+        for _ in range(_TRIES):
+            answers |= self._send_many(gate, asked)
+            asked = {nr: asked[nr] for nr in asked if isinstance(answers[nr].error, _CHANGED)}
+            if not asked:
+                break
+        return [answers[nr] for nr in range(len(bookings))]
 
     def release_many(self, procs: Iterable[str]) -> list[bool]:
         """End many procs in one transaction; for each, in order, whether it was there."""
         with self._cursor() as cursor:
             return calls.release_many(cursor, procs)
+
+    def stats(self) -> AdmissionStats | None:
+        """What the admission has done since this was opened; None while closed, or without one."""
+        return self._service.stats() if self._service else None
+
+    def give_up(self, show_id: str) -> None:
+        """Let another dispatcher serve a show (``pk_show``); the next booking asks for it again."""
+        if self._service:
+            self._service.gate.shows.give_up([show_id])
+
+    def _send(self, gate: Gate, entry: Entry) -> str:
+        with gate.sending([entry]):
+            with self._cursor() as cursor:
+                proc = calls.book(cursor, entry.booking, entry.counted)
+            gate.confirm(entry)
+        return proc
+
+    def _send_many(self, gate: Gate, asked: Mapping[int, Booking]) -> dict[int, Answer]:
+        """The answers by the places of ``asked``."""
+        entries: dict[int, Entry] = {}
+        answers: dict[int, Answer] = {}
+        with gate.sending(entries.values()):
+            for nr, booking in asked.items():
+                try:
+                    entries[nr] = gate.admit(booking)
+                except BookingRefusedError as error:
+                    answers[nr] = Answer(booking, None, error)
+            sent = list(entries.values())
+            with self._cursor() as cursor:
+                found = calls.book_many(
+                    cursor, [entry.booking for entry in sent], [entry.counted for entry in sent]
+                )
+            for nr, answer in zip(entries, found, strict=True):
+                answers[nr] = answer
+                if answer.error:
+                    gate.undo(entries[nr], answer.error)
+                else:
+                    gate.confirm(entries[nr])
+        return answers
 
     @contextlib.contextmanager
     def _cursor(self) -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:

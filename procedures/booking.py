@@ -55,8 +55,24 @@ class Answer:
     error: RetallyError | None = None
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Under which lease, and where, the caps of a booking were counted.
+
+    ``token`` 0: they are, and there is no lease. ``alloc`` and ``folder``: None is not compared.
+    """
+
+    token: int | None
+    alloc: str | None = None
+    folder: str | None = None
+
+
+#: Nobody counts: what a managed show lets in as long as nobody holds its lease.
+NOT_COUNTED = Counted(None)
+
 # not astuple(): it copies deeply, which costs more than sending the booking
 _fields = attrgetter(*(field.name for field in fields(Booking)))
+_counted_fields = attrgetter(*(field.name for field in fields(Counted)))
 
 _IDS = ("host", "job", "layer", "frame")
 _LIMITS = (
@@ -69,7 +85,7 @@ _LIMITS = (
 _BOOK = """
 SELECT retally.book_proc(
     %s::text, %s::text, %s::text, %s::text, %s::bigint, %s::bigint, %s::integer, %s::bigint,
-    %s::boolean
+    %s::boolean, %s::bigint, %s::text, %s::text
 )
 """
 
@@ -78,18 +94,19 @@ _BOOK_MANY = """
 SELECT b.proc, b.problem, b.message, b.hint, b.holder
 FROM retally.book_procs(
     %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::integer[],
-    %b::bigint[], %b::boolean[]
+    %b::bigint[], %b::boolean[], %b::bigint[], %b::text[], %b::text[]
 ) AS b
 ORDER BY b.nr
 """
 
 
-def book(at: At, booking: Booking) -> str:
+def book(at: At, booking: Booking, counted: Counted = NOT_COUNTED) -> str:
     """Book a proc; answers with its id. Raises BookingRefusedError."""
-    if error := _unsendable(booking):
+    if error := unsendable(booking):
         raise error
+    params = (*_fields(booking), *_counted_fields(counted))
     with translated():
-        row = _cursor(at).execute(_BOOK, _fields(booking)).fetchone()
+        row = _cursor(at).execute(_BOOK, params).fetchone()
     assert row is not None  # noqa: S101 - a scalar function has always one row
     return str(row[0])
 
@@ -101,21 +118,25 @@ def release(at: At, proc: str) -> bool:
     return bool(row and row[0])
 
 
-def book_many(at: At, bookings: Iterable[Booking]) -> list[Answer]:
+def book_many(
+    at: At, bookings: Iterable[Booking], counted: Sequence[Counted] | None = None
+) -> list[Answer]:
     """Book many procs in one transaction; the answers are in the order of ``bookings``.
 
-    A booking that is refused does not hinder the others; its error is in its answer.
+    A booking that is refused does not hinder the others; its error is in its answer. ``counted``:
+    one for each booking; None: nobody counts.
     """
     bookings = list(bookings)
-    columns = [list(column) for column in zip(*map(_fields, bookings), strict=True)]
+    columns = _columns(bookings)
     if columns and _plain(columns):
-        return _book_many(at, bookings, columns)
-    unsendable = {nr: error for nr, each in enumerate(bookings) if (error := _unsendable(each))}
-    sent = [each for nr, each in enumerate(bookings) if nr not in unsendable]
-    columns = [list(column) for column in zip(*map(_fields, sent), strict=True)]
-    answers = iter(_book_many(at, sent, columns) if sent else [])
+        return _book_many(at, bookings, columns, counted)
+    kept = {nr: error for nr, each in enumerate(bookings) if (error := unsendable(each))}
+    sent = [each for nr, each in enumerate(bookings) if nr not in kept]
+    if counted:
+        counted = [each for nr, each in enumerate(counted) if nr not in kept]
+    answers = iter(_book_many(at, sent, _columns(sent), counted) if sent else [])
     return [
-        Answer(each, None, unsendable[nr]) if nr in unsendable else next(answers)
+        Answer(each, None, kept[nr]) if nr in kept else next(answers)
         for nr, each in enumerate(bookings)
     ]
 
@@ -130,9 +151,21 @@ def release_many(at: At, procs: Iterable[str]) -> list[bool]:
         return [row[0] for row in _cursor(at).execute(query, (list(procs),)).fetchall()]
 
 
-def _book_many(at: At, bookings: Sequence[Booking], columns: Sequence[list[Any]]) -> list[Answer]:
+def _columns(bookings: Sequence[Booking]) -> list[list[Any]]:
+    return [list(column) for column in zip(*map(_fields, bookings), strict=True)]
+
+
+def _book_many(
+    at: At,
+    bookings: Sequence[Booking],
+    columns: Sequence[list[Any]],
+    counted: Sequence[Counted] | None,
+) -> list[Answer]:
+    more: Sequence[list[Any] | None] = (None, None, None)
+    if counted:
+        more = [list(column) for column in zip(*map(_counted_fields, counted), strict=True)]
     with translated():
-        rows = _cursor(at).execute(_BOOK_MANY, columns).fetchall()
+        rows = _cursor(at).execute(_BOOK_MANY, (*columns, *more)).fetchall()
     return [
         Answer(booking, proc, by_sqlstate(*problem) if problem[0] else None)
         for booking, (proc, *problem) in zip(bookings, rows, strict=True)
@@ -143,8 +176,8 @@ def _cursor(at: At) -> psycopg.Cursor[tuple[Any, ...]]:
     return at if isinstance(at, psycopg.Cursor) else at.cursor(row_factory=tuple_row)
 
 
-def _unsendable(booking: Booking) -> InvalidBookingError | None:
-    """What no parameter can hold could not even be sent, and would fail its whole batch."""
+def unsendable(booking: Booking) -> InvalidBookingError | None:
+    """What no parameter can hold: it could not even be sent, and would fail its whole batch."""
     for name, unit, limit in _LIMITS:
         value = getattr(booking, name)
         if value is not None and not (type(value) is int and -limit <= value < limit):

@@ -47,6 +47,7 @@ _TABLES = (
     "pass",
     "scope_mode",
     "scope_flag",
+    "lease",
     "journal",
     "setting",
     "installed",

@@ -80,15 +80,26 @@ class HostFullError(BookingRefusedError):
 
 
 class OverCapError(BookingRefusedError):
-    """RT012: a subscription's burst or a job's maximum would be passed (unmanaged shows only)."""
+    """RT012: a burst, or a folder's or job's maximum, would be passed.
+
+    Unmanaged shows: by the database; folders have no maximum there. Managed ones: by admission.
+    """
 
 
 class NoSubscriptionError(BookingRefusedError):
-    """RT013: the show has no subscription to the host's allocation (unmanaged shows only)."""
+    """RT013: the show has no subscription to the host's allocation."""
 
 
 class JustTakenError(BookingRefusedError):
     """RT014: somebody else was first, and what stood in the way is gone by now: try again."""
+
+
+class ServedElsewhereError(BookingRefusedError):
+    """RT019: no lease, or another dispatcher's, or one that has ended: the caps are not counted."""
+
+
+class MovedError(BookingRefusedError):
+    """RT020: the job or the host has moved since the booking's caps were counted: try again."""
 
 
 class RepairRefusedError(RetallyError):
@@ -170,6 +181,8 @@ _BY_SQLSTATE: dict[str, type[RetallyError]] = {
     "RT016": UnknownRunError,
     "RT017": ManagedShowError,
     "RT018": UnmanagedShowError,
+    "RT019": ServedElsewhereError,
+    "RT020": MovedError,
     "40P01": DeadlockError,
     "42501": PermissionDeniedError,
 }

@@ -25,7 +25,7 @@ def work(farm_db: psycopg.Connection) -> Work:
 
 
 def notify(conn: psycopg.Connection) -> None:
-    conn.execute("UPDATE retally.setting SET notify_releases = true")
+    conn.execute("UPDATE retally.setting SET notify = true")
 
 
 class Listener:

@@ -37,7 +37,7 @@ def test_a_flip_that_meets_a_locked_setting_does_not_wait_for_it(
     farm_db: psycopg.Connection, connect: Connect, works: list[Work]
 ) -> None:
     other = connect()
-    other.execute("BEGIN; UPDATE retally.setting SET notify_releases = true")
+    other.execute("BEGIN; UPDATE retally.setting SET notify = true")
     routines.set_managed(farm_db, works[0].show, managed=True)
     assert is_managed(farm_db, works[0].show)
 

@@ -45,7 +45,7 @@ def farm(farm_db: psycopg.Connection) -> Farm:
     """A farm on a hardened server: nothing is granted to PUBLIC."""
     farm_db.execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
     farm_db.execute("REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA retally FROM PUBLIC")
-    farm_db.execute("UPDATE retally.setting SET notify_releases = true, repair_share = 1")
+    farm_db.execute("UPDATE retally.setting SET notify = true, repair_share = 1")
     rows = Rows(farm_db)
     # the bursts are passed, so that a pass goes through the caps
     names = ("managed", "watched", "repaired", "journaled")

@@ -17,6 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from psycopg.conninfo import make_conninfo
 
 from retally.procedures import TOTALS, uninstall
+from retally.sql.backoff import LONGEST, Backoff
 from retally.sql.connect import connect
 from retally.sql.errors import (
     DatabaseUnreachableError,
@@ -25,7 +26,6 @@ from retally.sql.errors import (
     PermissionDeniedError,
 )
 from retally.worker import Requests, Worker, WorkerSettings, configure_logging
-from retally.worker.backoff import LONGEST, Backoff
 from retally.worker.service import mind_the_clock
 from retally.worker.spread import spread
 from retally.worker.ticks import planned

@@ -6,8 +6,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from retally.procedures import Pass, routines
+from retally.sql.backoff import pause_after
 from retally.sql.errors import DatabaseError, RepairRefusedError
-from retally.worker.backoff import pause_after
 from retally.worker.faults import gave_way
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from retally.procedures import routines
+from retally.sql.backoff import Backoff
 from retally.sql.errors import DatabaseUnreachableError
 from retally.sql.migrate import require_current
-from retally.worker.backoff import Backoff
 from retally.worker.database import WorkerStoppingError
 from retally.worker.faults import gave_way
 from retally.worker.grid import GridTrigger

@@ -133,7 +133,7 @@ class Ground:
             if spec.action is Action.RELEASE:
                 booked = sql.SQL(_BOOKED).format(frames=self.frames_for(spec))
                 self._each(booked.as_string(self.conn))
-            self.conn.execute("UPDATE retally.setting SET notify_releases = %s", (spec.notify,))
+            self.conn.execute("UPDATE retally.setting SET notify = %s", (spec.notify,))
         routines.set_managed(self.conn, self.target.show, managed=_managed(spec))
         if spec.journaled:
             set_journal(self.conn, self.target.show, on=True)

@@ -1,19 +1,24 @@
 -- Books a proc: this frame runs on this host with these amounts. Returns the proc's id (pk_proc).
 -- p_host, p_job, p_layer, p_frame: ids (a null frame is none). Core units, kB, whole GPUs.
+-- p_token: the caller's lease on a managed show, whose caps it has counted; null: it counts none,
+-- 0: it counts them and holds no lease. p_alloc, p_folder: where it has counted the proc.
 -- Locks and writes: proc and host; local work, host_local; unless the show is managed, the totals
 -- as add_to_totals(). The show's flag is held shared until the transaction ends.
--- Raises RT003, RT008 to RT013; nothing is booked then.
+-- Raises RT003, RT008 to RT014, RT019, RT020; nothing is booked then.
 CREATE OR REPLACE FUNCTION retally.book_proc(
     p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint,
-    p_gpus integer DEFAULT 0, p_gpu_mem_kb bigint DEFAULT 0, p_local boolean DEFAULT FALSE
+    p_gpus integer DEFAULT 0, p_gpu_mem_kb bigint DEFAULT 0, p_local boolean DEFAULT FALSE,
+    p_token bigint DEFAULT NULL, p_alloc text DEFAULT NULL, p_folder text DEFAULT NULL
 )
 RETURNS text
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
     v_show text;
+    v_folder text;
     v_pinned text;
     v_managed boolean;
+    v_let_in boolean;
     v_proc text := gen_random_uuid()::text;
     v_alloc text;
 BEGIN
@@ -22,8 +27,9 @@ BEGIN
     IF p_frame IS NOT NULL THEN
         SELECT
             j.pk_show::text,
+            j.pk_folder::text,
             pg_advisory_xact_lock_shared(retally.flag_lock(j.pk_show::text))::text
-        INTO v_show, v_pinned
+        INTO v_show, v_folder, v_pinned
         FROM public.frame AS f
         INNER JOIN public.job AS j ON f.pk_job::text = j.pk_job::text
         WHERE
@@ -34,8 +40,9 @@ BEGIN
     ELSE
         SELECT
             j.pk_show::text,
+            j.pk_folder::text,
             pg_advisory_xact_lock_shared(retally.flag_lock(j.pk_show::text))::text
-        INTO v_show, v_pinned
+        INTO v_show, v_folder, v_pinned
         FROM public.layer AS l
         INNER JOIN public.job AS j ON l.pk_job::text = j.pk_job::text
         WHERE
@@ -49,12 +56,22 @@ BEGIN
         AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
     THEN
         -- is_managed() in short
-        SELECT f.managed
-        INTO v_managed
-        FROM retally.scope_flag AS f
-        WHERE f.scope = v_show;
-        IF NOT FOUND THEN
+        SELECT
+            f.managed,
+            retally.lease_stands(l, p_token)
+        INTO v_managed, v_let_in
+        FROM (VALUES (v_show)) AS s (scope)
+        LEFT JOIN retally.scope_flag AS f ON s.scope = f.scope
+        LEFT JOIN retally.lease AS l ON s.scope = l.scope;
+        IF v_managed IS NULL THEN
             v_managed := retally.is_managed(v_show);
+        END IF;
+        IF v_managed AND NOT v_let_in THEN
+            PERFORM retally.refuse_with(u.problem, u.message, u.hint)
+            FROM retally.unleased(v_show, p_token) AS u;
+        ELSIF v_folder <> p_folder THEN
+            PERFORM retally.refuse_with(m.problem, m.message, m.hint)
+            FROM retally.moved(p_host, p_job) AS m;
         END IF;
         -- The proc first, as Cuebot does it: who waits for another booking of the same frame has
         -- no host in hand. One statement, so that the host is ours before the foreign key's check
@@ -103,6 +120,10 @@ BEGIN
         );
     END IF;
 
+    IF v_alloc <> p_alloc THEN
+        PERFORM retally.refuse_with(m.problem, m.message, m.hint)
+        FROM retally.moved(p_host, p_job) AS m;
+    END IF;
     IF NOT v_managed THEN
         PERFORM retally.add_to_totals(
             v_show, v_alloc, p_layer, p_job, p_cores, p_gpus, p_local
@@ -119,5 +140,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION retally.book_proc(
-    text, text, text, text, bigint, bigint, integer, bigint, boolean
+    text, text, text, text, bigint, bigint, integer, bigint, boolean, bigint, text, text
 ) IS 'Books a proc: this frame runs on this host with these amounts; returns its id.';

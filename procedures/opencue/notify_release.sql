@@ -1,6 +1,9 @@
 -- Tells the listeners of acct_release that p_cores (core units) and p_gpus were released, in
 -- OpenCue's wire form: ids, and whole cores and GPUs below zero. Cut to whole cores, it never says
--- more than is true. Sent when the transaction commits; such commits queue behind each other.
+-- more than is true. p_layer: null for several of the job. Sent when the transaction commits; such
+-- commits queue behind each other.
+-- Beside the wire form: core_units, exact, and xact, by which a listener knows whether the procs
+-- that it has read were there still.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.notify_release(
     p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint
@@ -13,7 +16,8 @@ AS $$
             'acct_release',
             json_build_object(
                 'show', p_show, 'alloc', p_alloc, 'folder', j.pk_folder, 'job', p_job,
-                'layer', p_layer, 'dept', j.pk_dept, 'cores', -(p_cores / 100), 'gpus', -p_gpus
+                'layer', p_layer, 'dept', j.pk_dept, 'cores', -(p_cores / 100), 'gpus', -p_gpus,
+                'core_units', -p_cores, 'xact', pg_current_xact_id()::text
             )::text
         )
     FROM (VALUES (p_job)) AS asked (job)

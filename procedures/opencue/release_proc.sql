@@ -1,6 +1,6 @@
 -- Ends a proc and gives back what its row says at that moment. True when it was there; a proc that
 -- is gone changes nothing. p_proc: pk_proc.
--- Locks and writes: as book_proc(), with the amounts given back. With setting.notify_releases the
+-- Locks and writes: as book_proc(), with the amounts given back. With setting.notify the
 -- release of a managed show's proc also sends acct_release.
 -- Raises RT003.
 CREATE OR REPLACE FUNCTION retally.release_proc(p_proc text)
@@ -53,7 +53,7 @@ BEGIN
             v_show, v_gone.alloc, v_gone.layer, v_gone.job, -v_gone.cores, -v_gone.gpus,
             v_gone.local
         );
-    ELSIF NOT v_gone.local AND (SELECT s.notify_releases FROM retally.setting AS s) THEN
+    ELSIF NOT v_gone.local AND (SELECT s.notify FROM retally.setting AS s) THEN
         PERFORM retally.notify_release(
             v_show, v_gone.alloc, v_gone.layer, v_gone.job, v_gone.cores, v_gone.gpus
         );

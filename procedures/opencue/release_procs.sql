@@ -1,8 +1,8 @@
 -- Ends many procs in one transaction and gives back what their rows say at that moment. One answer
 -- for each entry, by its place nr from 1: released is false where the proc is gone, or was named
 -- before. p_procs: pk_proc of each.
--- Locks and writes: as release_proc(), in key order; one notification for each layer and host's
--- allocation. Raises RT003.
+-- Locks and writes: as release_proc(), in key order; one notification for each job and host's
+-- allocation, at most. Raises RT003.
 CREATE OR REPLACE FUNCTION retally.release_procs(p_procs text[])
 RETURNS TABLE (nr integer, proc text, released boolean)
 LANGUAGE plpgsql VOLATILE
@@ -31,12 +31,13 @@ BEGIN
     PERFORM retally.lock_totals(v_gone, v_managed);
     PERFORM retally.count_in(v_gone, v_managed, -1);
     PERFORM retally.notify_release(
-        g.show, g.alloc, g.layer, g.job, sum(g.cores)::bigint, sum(g.gpus)::bigint
+        g.show, g.alloc, CASE WHEN min(g.layer) = max(g.layer) THEN min(g.layer) END, g.job,
+        sum(g.cores)::bigint, sum(g.gpus)::bigint
     )
     FROM unnest(v_gone) AS g
     CROSS JOIN retally.setting AS s
-    WHERE s.notify_releases AND g.show = any(v_managed) AND NOT g.local
-    GROUP BY g.show, g.alloc, g.layer, g.job;
+    WHERE s.notify AND g.show = any(v_managed) AND NOT g.local
+    GROUP BY g.show, g.alloc, g.job;
 
     RETURN QUERY
     SELECT

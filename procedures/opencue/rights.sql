@@ -26,7 +26,8 @@ BEGIN
         ('worker dispatcher reader', 'schema', 'retally', 'USAGE', NULL),
         (
             'worker dispatcher reader', 'table',
-            'retally.migration retally.installed retally.setting retally.scope_flag', 'SELECT', NULL
+            'retally.migration retally.installed retally.setting retally.scope_flag retally.lease',
+            'SELECT', NULL
         ),
         (
             'worker reader', 'table',
@@ -51,14 +52,17 @@ BEGIN
             'retally.scope_flag retally.scope_mode retally.run retally.journal', 'DELETE', NULL
         ),
         ('worker', 'table', 'retally.setting', 'UPDATE', 'override'),
+        -- a flip ends the lease of its show
+        ('worker dispatcher', 'table', 'retally.lease', 'UPDATE', NULL),
+        ('dispatcher', 'table', 'retally.lease', 'INSERT', NULL),
 
         (
             'worker dispatcher reader', 'table',
             'public.show public.alloc public.job public.layer public.host public.proc '
             'public.subscription public.layer_resource public.job_resource '
-            'public.folder_resource public.point', 'SELECT', NULL
+            'public.folder public.folder_resource public.point', 'SELECT', NULL
         ),
-        ('worker reader', 'table', 'public.folder public.dept', 'SELECT', NULL),
+        ('worker reader', 'table', 'public.dept', 'SELECT', NULL),
         ('dispatcher', 'table', 'public.frame public.host_local', 'SELECT', NULL),
         -- caps too: a total above its cap is written with a cap of one less, put back at once
         ('worker', 'table', 'public.subscription', 'UPDATE', 'int_cores int_gpus int_burst'),
@@ -66,6 +70,7 @@ BEGIN
             'worker', 'table', 'public.job_resource', 'UPDATE',
             'int_cores int_gpus int_local_cores int_local_gpus int_max_cores int_max_gpus'
         ),
+        ('worker', 'table', 'public.folder_resource', 'UPDATE', 'int_max_cores int_max_gpus'),
         ('dispatcher', 'table', 'public.subscription', 'UPDATE', 'int_cores int_gpus'),
         (
             'dispatcher', 'table', 'public.job_resource', 'UPDATE',

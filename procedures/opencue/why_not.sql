@@ -1,8 +1,8 @@
 -- Why an entry of a batch was not booked, as SQLSTATE, message and hint. p_alloc: its host's
--- allocation. p_stopped_by: as of first_come(), or null.
+-- allocation. p_stopped_by: as of first_come() or kept_out(), or null. p_token: its lease.
 -- Locks and writes nothing.
 CREATE OR REPLACE FUNCTION retally.why_not(
-    p_booking retally.booking, p_alloc text, p_stopped_by text,
+    p_booking retally.booking, p_alloc text, p_stopped_by text, p_token bigint,
     OUT problem text, OUT message text, OUT hint text, OUT holder text
 )
 LANGUAGE plpgsql STABLE
@@ -16,6 +16,14 @@ BEGIN
         SELECT o.problem, o.message, o.hint
         INTO problem, message, hint
         FROM retally.over_job_max(p_booking.job, p_booking.cores, p_booking.gpus) AS o;
+    ELSIF p_stopped_by = 'lease' THEN
+        SELECT u.problem, u.message, u.hint
+        INTO problem, message, hint
+        FROM retally.unleased(p_booking.show, p_token) AS u;
+    ELSIF p_stopped_by = 'move' THEN
+        SELECT m.problem, m.message, m.hint
+        INTO problem, message, hint
+        FROM retally.moved(p_booking.host, p_booking.job) AS m;
     ELSE
         SELECT r.problem, r.message, r.hint, r.holder
         INTO problem, message, hint, holder
@@ -33,5 +41,5 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION retally.why_not(retally.booking, text, text) IS
+COMMENT ON FUNCTION retally.why_not(retally.booking, text, text, bigint) IS
 'Why an entry of a batch was not booked.';

@@ -1,0 +1,201 @@
+"""The gate: lets bookings in by the store, and has the shows served that they need."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from retally.dispatch.admission.places import Places
+from retally.dispatch.admission.shows import Shows
+from retally.dispatch.admission.store import Missing, Store, Ticket
+from retally.procedures.booking import Counted, unsendable
+from retally.sql.errors import (
+    BookingRefusedError,
+    DatabaseUnreachableError,
+    MovedError,
+    NoConnectionError,
+    NoSubscriptionError,
+    OverCapError,
+    RetallyError,
+    ServedElsewhereError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from contextlib import AbstractContextManager
+
+    from retally.dispatch.admission.settings import Admission
+    from retally.dispatch.admission.store import Refusal
+    from retally.procedures.booking import Booking
+
+# Loads that one booking may need: its job's show, its lease, its job; and all that once more.
+_LOADS = 8
+# Counts caps and holds no lease: let in where the database keeps the caps.
+_UNLEASED = Counted(0)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A booking that may be sent, and how. ``ticket`` None: no cap of ours counts it."""
+
+    booking: Booking
+    counted: Counted = _UNLEASED
+    show: str | None = None
+    ticket: Ticket | None = None
+
+
+class Gate:
+    """Decides which bookings of one process are sent, and under which lease. Any thread may call.
+
+    ``connected`` lends a connection in autocommit; ``on_served`` is called when a show begins to
+    be served.
+    """
+
+    def __init__(
+        self,
+        settings: Admission,
+        connected: Callable[[], AbstractContextManager[psycopg.Connection]],
+        on_served: Callable[[], None],
+    ) -> None:
+        self.store = Store()
+        self.shows = Shows(settings, self.store, connected, on_served)
+        self._places = Places(connected)
+
+    def admit(self, booking: Booking) -> Entry:
+        """Count the booking, or let it pass uncounted where that is the database's to do.
+
+        Raises OverCapError, NoSubscriptionError, ServedElsewhereError, and what went wrong when its
+        show had to be counted. The entry is then sent inside of ``sending``.
+        """
+        if not _is_countable(booking):
+            return Entry(booking)  # the database says what is wrong with it
+        for _ in range(_LOADS):
+            show = self._places.show(booking.job)
+            if show is None:
+                found = self._places.look_up(booking.job)
+                if found is None:
+                    return Entry(booking)
+                self.shows.learn(found.show_id, found.show_name, managed=found.managed)
+            elif not self.shows.is_managed(show):
+                return Entry(booking, show=show)
+            elif entry := self._counted(booking, show):
+                return entry
+        raise ServedElsewhereError(
+            f"the show of job {booking.job!r} changes hands all the time", "try again in a moment"
+        )
+
+    @contextlib.contextmanager
+    def sending(self, entries: Collection[Entry]) -> Iterator[None]:
+        """In the block the entries are sent, and each is confirmed or undone as it was answered.
+
+        When the block raises, the others are undone where the server has surely undone them; what
+        else became of them is in doubt, and their shows have to be counted anew.
+        """
+        try:
+            yield
+        except BaseException as error:
+            for entry in entries:
+                if entry.ticket and not entry.ticket.is_open:
+                    continue
+                if isinstance(error, RetallyError) and _is_undone(error):
+                    self.undo(entry, error)
+                else:
+                    self._doubt(entry)
+            raise
+
+    def confirm(self, entry: Entry) -> None:
+        """Its proc is committed."""
+        if entry.ticket:
+            self.store.confirm(entry.ticket)
+
+    def undo(self, entry: Entry, error: RetallyError) -> None:
+        """It was not booked, because of this error."""
+        if entry.ticket:
+            self.store.rollback(entry.ticket)
+        if isinstance(error, ServedElsewhereError) and entry.show:
+            self.shows.look_again(entry.show)
+            self.store.drop(entry.show, entry.counted.token)
+        elif isinstance(error, MovedError) and entry.show:
+            self._places.forget_host(entry.booking.host)
+            self.shows.recount(entry.show)
+
+    def _doubt(self, entry: Entry) -> None:
+        """It may have been booked, or may yet be.
+
+        Another lease is taken by whoever books next: that waits for the bookings under this one,
+        so that the count which follows has them all.
+        """
+        if entry.ticket:
+            self.store.doubt(entry.ticket)
+            self.store.drop(entry.ticket.tenure.show, entry.counted.token)
+
+    def _counted(self, booking: Booking, show: str) -> Entry | None:
+        """The booking, counted; None when something had to be loaded first."""
+        if booking.local:
+            token = self.store.token(show)
+            if token is not None:
+                return Entry(booking, Counted(token), show)
+            self.shows.serve(show)
+            return None
+        alloc = self._places.allocation(booking.host)
+        if alloc is None:
+            return Entry(booking)
+        answer = self.store.book(show, alloc, booking.job, booking.core_units, booking.gpus)
+        if isinstance(answer, Ticket):
+            counted = Counted(answer.tenure.token, alloc, answer.folder.key)
+            return Entry(booking, counted, show, answer)
+        if answer is Missing.SHOW:
+            self.shows.serve(show)
+        elif answer is Missing.JOB:
+            self._add_job(booking.job, show)
+        else:
+            raise self._refused(answer, show)
+        return None
+
+    def _add_job(self, job: str, show: str) -> None:
+        found = self._places.look_up(job)
+        if found and not self.store.add_job(show, found.row, found.snapshot):
+            self.shows.recount(show)  # its folder is new, too
+
+    def _refused(self, refusal: Refusal, show: str) -> BookingRefusedError:
+        show_name = self.shows.name(show)
+        if refusal.vertex == "subscription":
+            where = f'subscription of show "{show_name}" to "{refusal.name or refusal.key}"'
+            if not refusal.name:
+                return NoSubscriptionError(
+                    f'show "{show_name}" has no subscription to allocation "{refusal.key}"',
+                    "subscribe the show, or choose a host of another allocation",
+                )
+            cap = "burst"
+        else:
+            where = f'{refusal.vertex} "{refusal.name or refusal.key}" of show "{show_name}"'
+            cap = "maximum"
+        unit = "core units" if refusal.slot == "cores" else "GPUs"
+        return OverCapError(
+            f"{where}: {refusal.asked} {unit} more would pass its {cap} of {refusal.limit},"
+            f" {refusal.current} are in use",
+            f"wait for a release, or raise the {cap}",
+        )
+
+
+def _is_countable(booking: Booking) -> bool:
+    return (
+        unsendable(booking) is None
+        and type(booking.core_units) is int
+        and type(booking.gpus) is int
+        and booking.core_units > 0
+        and booking.gpus >= 0
+    )
+
+
+def _is_undone(error: RetallyError) -> bool:
+    """Whether the server has surely not booked what it was sent, and will not."""
+    if isinstance(error, BookingRefusedError | NoConnectionError):
+        return True
+    # the server's own word: it has ended the transaction
+    cause = error.__cause__
+    said = isinstance(cause, psycopg.Error) and bool(cause.sqlstate)
+    return said and not isinstance(error, DatabaseUnreachableError)

@@ -1,0 +1,109 @@
+"""What the admission of one dispatcher has done, and how it is: for people and for Prometheus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from prometheus_client.metrics_core import Metric
+
+    from retally.dispatch.admission.listener import ListenerState
+
+#: The vertices that refuse, so that a counter is there before the first refusal.
+VERTICES = ("subscription", "folder", "job")
+
+
+@dataclass(frozen=True)
+class AdmissionStats:
+    """What has happened since the dispatcher was opened.
+
+    ``booked``, ``rolled_back``, ``in_doubt`` (nobody knows what became of them) and ``refused`` (by
+    vertex) count bookings, ``in_flight`` those that are under way. ``seed_ages``: seconds since
+    each served show was last counted, by name. ``recounts`` and ``failures`` of them and of
+    heartbeats. ``releases``, ``limit_changes`` and ``malformed`` count notifications, ``connects``
+    how often the listener had to connect.
+    """
+
+    booked: int
+    rolled_back: int
+    in_doubt: int
+    in_flight: int
+    refused: dict[str, int]
+    seed_ages: dict[str, float]
+    recounts: int
+    failures: int
+    listener: ListenerState
+    releases: int
+    limit_changes: int
+    malformed: int
+    connects: int
+
+
+class AdmissionCollector(Collector):
+    """Tells Prometheus of a dispatcher: ``registry.register(AdmissionCollector(d.stats))``.
+
+    Nothing while the dispatcher is not open.
+    """
+
+    def __init__(self, stats: Callable[[], AdmissionStats | None]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        stats = self._stats()
+        if stats is None:
+            return
+        outcomes = CounterMetricFamily(
+            "retally_admission_bookings", "Bookings by what became of them.", labels=["outcome"]
+        )
+        for outcome in ("booked", "rolled_back", "in_doubt"):
+            outcomes.add_metric([outcome], getattr(stats, outcome))
+        yield outcomes
+        refused = CounterMetricFamily(
+            "retally_admission_refused", "Bookings refused, by vertex.", labels=["vertex"]
+        )
+        for vertex in VERTICES:
+            refused.add_metric([vertex], stats.refused.get(vertex, 0))
+        yield refused
+        yield GaugeMetricFamily(
+            "retally_admission_in_flight", "Bookings under way.", value=stats.in_flight
+        )
+        ages = GaugeMetricFamily(
+            "retally_admission_seed_age_seconds",
+            "Seconds since the counters of a served show were read.",
+            labels=["show"],
+        )
+        for show, age in stats.seed_ages.items():
+            ages.add_metric([show], age)
+        yield ages
+        yield CounterMetricFamily(
+            "retally_admission_recounts", "Recounts of served shows.", value=stats.recounts
+        )
+        yield CounterMetricFamily(
+            "retally_admission_failures",
+            "Recounts and heartbeats that failed.",
+            value=stats.failures,
+        )
+        yield GaugeMetricFamily(
+            "retally_admission_listening",
+            "1: releases and changes of caps are heard.",
+            value=float(stats.listener == "listening"),
+        )
+        yield CounterMetricFamily(
+            "retally_admission_listener_connects",
+            "How often the listener had to connect.",
+            value=stats.connects,
+        )
+        heard = CounterMetricFamily(
+            "retally_admission_notifications", "Notifications heard.", labels=["kind"]
+        )
+        heard.add_metric(["release"], stats.releases)
+        heard.add_metric(["limit_change"], stats.limit_changes)
+        heard.add_metric(["malformed"], stats.malformed)
+        yield heard

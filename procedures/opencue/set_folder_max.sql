@@ -1,0 +1,29 @@
+-- Sets what a folder may use and, with setting.notify, tells the dispatchers when this commits.
+-- p_folder: pk_folder. p_max_cores: core units, p_max_gpus: GPUs; -1: no limit, null: as it is.
+-- Locks and writes: a row of folder_resource. Raises RT009; 22003 below -1.
+CREATE OR REPLACE PROCEDURE retally.set_folder_max(
+    p_folder text, p_max_cores integer, p_max_gpus integer DEFAULT NULL
+)
+LANGUAGE plpgsql
+-- the farm's triggers call their helpers unqualified
+SET search_path = public, pg_temp
+AS $$
+BEGIN
+    PERFORM retally.require_cap(coalesce(p_max_cores, -1), -1);
+    PERFORM retally.require_cap(coalesce(p_max_gpus, -1), -1);
+    UPDATE public.folder_resource AS r
+    SET
+        int_max_cores = coalesce(p_max_cores, r.int_max_cores),
+        int_max_gpus = coalesce(p_max_gpus, r.int_max_gpus)
+    WHERE r.pk_folder::text = p_folder;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no folder "%"', p_folder
+            USING ERRCODE = 'RT009', HINT = 'Name it by its id (pk_folder).';
+    END IF;
+    PERFORM retally.notify_limit(
+        jsonb_build_object('vertex', 'folder', 'id', p_folder), 'max_cores', p_max_cores, p_max_gpus
+    );
+END
+$$;
+COMMENT ON PROCEDURE retally.set_folder_max (text, integer, integer) IS
+'Sets what a folder may use and tells the dispatchers.';
