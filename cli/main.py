@@ -17,6 +17,7 @@ from retally.cli.farm import farm
 from retally.cli.grants import grants
 from retally.cli.install import install
 from retally.cli.journal import journal
+from retally.cli.leases import leases
 from retally.cli.ledger import ledger
 from retally.cli.managed import managed
 from retally.cli.output import print_anything
@@ -65,6 +66,7 @@ for _command in (
     managed,
     unmanaged,
     journal,
+    leases,
     prune,
     worker,
     settings_command,

@@ -17,6 +17,10 @@ _ONE = (
     "ARRAY[(1, 'p1', '{show}', '{alloc}', '{host}', '{job}', '{layer}', NULL, 100, 10, 1, 0,"
     " false)::retally.booking]"
 )
+_LEASE = (
+    "INSERT INTO retally.lease (scope, token, holder, expires_at)"
+    " VALUES ('{show}', 7, 'me', now() + '1 min'::interval)"
+)
 _TOO_BIG = _ONE.replace("(1,", "(2,").replace("100", "5000000")
 
 DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
@@ -117,8 +121,80 @@ DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         [(1, None), (2, "host")],
     ),
     "why_not": (
-        f"SELECT problem FROM retally.why_not(({_TOO_BIG})[1], '{{alloc}}', 'subscription')",
+        f"SELECT problem FROM retally.why_not(({_TOO_BIG})[1], '{{alloc}}', 'subscription', NULL)",
         [("RT012",)],
+    ),
+    "kept_out": (
+        f"SELECT * FROM retally.kept_out({_ONE}, ARRAY['{{show}}'], ARRAY[7], NULL, '{{{{}}}}')"
+        " UNION ALL SELECT *"
+        f" FROM retally.kept_out({_ONE}, '{{{{}}}}', NULL, ARRAY['x'], '{{{{}}}}')",
+        [(1, "lease"), (1, "move")],
+    ),
+    "unleased": (
+        "SELECT problem, message FROM retally.unleased('{show}', 7)",
+        [("RT019", 'show "comet" is managed, and nobody serves it')],
+    ),
+    "moved": ("SELECT problem FROM retally.moved('{host}', '{job}')", [("RT020",)]),
+    "lease_stands": (
+        "SELECT retally.lease_stands(NULL, token) FROM unnest(ARRAY[NULL, 7]::bigint[]) AS token",
+        [(True,), (False,)],
+    ),
+    "lease_wish": ("SELECT retally.lease_wish() > interval '0'", [(True,)]),
+    "take_lease": (
+        "INSERT INTO retally.scope_flag VALUES ('{show}', now(), 'me', true, true);"
+        " SELECT token > 0, managed, served_by, expires_in"
+        " FROM retally.take_lease('{show}', 'comet', 'me', '1 min')",
+        [(True, True, None, None)],
+    ),
+    "keep_leases": (
+        f"{_LEASE}; SELECT *"
+        " FROM retally.keep_leases('me', ARRAY['{show}', 'x'], ARRAY[7, 7], '1 s')",
+        [("{show}", False)],
+    ),
+    "end_leases": (
+        f"{_LEASE}; SELECT retally.end_leases('me', ARRAY['{{show}}'], ARRAY[7]);"
+        " SELECT holder FROM retally.lease",
+        [(None,)],
+    ),
+    "end_lease": (
+        f"{_LEASE}; CALL retally.end_lease('comet'); SELECT holder, token FROM retally.lease",
+        [(None, 8)],
+    ),
+    "leases": (
+        f"{_LEASE}; SELECT name, holder, token, live, wanted_by FROM retally.leases()",
+        [("comet", "me", 7, True, None)],
+    ),
+    "vertices": (
+        "SELECT * FROM retally.vertices('{show}')",
+        [
+            ("subscription", "{alloc}", "{alloc}", None, 1_000_000, -1, 300, 2),
+            ("folder", "{folder}", "{folder}", None, -1, -1, 300, 2),
+            ("job", "{job}", "{job}", "{folder}", 1_000_000, 1_000_000, 300, 2),
+        ],
+    ),
+    "job_vertex": (
+        "SELECT * FROM retally.job_vertex('{job}')",
+        [("{show}", "comet", False, "{job}", "{folder}", 1_000_000, 1_000_000, 300, 2)],
+    ),
+    "set_burst": (
+        "CALL retally.set_burst('comet', '{alloc}', 250);"
+        " SELECT int_burst FROM public.subscription",
+        [(250,)],
+    ),
+    "set_folder_max": (
+        "CALL retally.set_folder_max('{folder}', 250);"
+        " SELECT int_max_cores, int_max_gpus FROM public.folder_resource",
+        [(250, -1)],
+    ),
+    "set_job_max": (
+        "CALL retally.set_job_max('{job}', NULL, 5);"
+        " SELECT int_max_cores, int_max_gpus FROM public.job_resource",
+        [(1_000_000, 5)],
+    ),
+    "require_cap": ("SELECT retally.require_cap(-2, -1)", [("22003",)]),
+    "notify_limit": (
+        "SELECT retally.notify_limit(jsonb_build_object('vertex', 'job'), 'max_cores', 250, 1)",
+        [(None,)],
     ),
     "shortage": (
         "SELECT retally.shortage(1, 1, 1, 1, 2, 1, 1, 1) UNION ALL"

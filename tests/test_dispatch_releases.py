@@ -99,7 +99,10 @@ def test_a_managed_release_tells_ids_and_whole_cores_below_zero(
     listener = Listener(connect())
     manage(farm_db, work, True)
     notify(farm_db)
-    release(farm_db, book(farm_db, booking(work, core_units=300, gpus=2)))
+    proc = book(farm_db, booking(work, core_units=300, gpus=2))
+    with farm_db.transaction():
+        release(farm_db, proc)
+        (xact,) = farm_db.execute("SELECT pg_current_xact_id()::text").fetchone() or ()
     assert listener.heard(farm_db) == [
         {
             "show": work.show,
@@ -110,11 +113,13 @@ def test_a_managed_release_tells_ids_and_whole_cores_below_zero(
             "dept": work.dept,
             "cores": -3,
             "gpus": -2,
+            "core_units": -300,
+            "xact": xact,
         }
     ]
 
 
-def test_a_share_of_a_core_is_not_told(
+def test_a_share_of_a_core_is_told_in_core_units_only(
     farm_db: psycopg.Connection, connect: Connect, work: Work
 ) -> None:
     listener = Listener(connect())
@@ -122,7 +127,8 @@ def test_a_share_of_a_core_is_not_told(
     notify(farm_db)
     for core_units in (99, 100, 299):
         release(farm_db, book(farm_db, booking(work, core_units=core_units)))
-    assert [told["cores"] for told in listener.heard(farm_db)] == [0, -1, -2]
+    told = listener.heard(farm_db)
+    assert [(one["cores"], one["core_units"]) for one in told] == [(0, -99), (-1, -100), (-2, -299)]
 
 
 @pytest.mark.parametrize("batch", [False, True])
@@ -168,7 +174,7 @@ def test_it_is_told_when_the_release_commits_and_never_otherwise(
     assert listener.heard(farm_db) == []
 
 
-def test_a_batch_tells_one_sum_for_each_layer_and_allocation(
+def test_a_batch_tells_one_sum_for_each_job_and_allocation(
     farm_db: psycopg.Connection, connect: Connect, work: Work
 ) -> None:
     rows = Rows(farm_db)
@@ -190,14 +196,12 @@ def test_a_batch_tells_one_sum_for_each_layer_and_allocation(
     procs = [str(answer.proc) for answer in book_many(farm_db, asked)]
     assert release_many(farm_db, ["gone", *procs, procs[0]]) == [False, *[True] * 6, False]
     told = listener.heard(farm_db)
-    key = ("layer", "alloc", "cores", "gpus")
-    assert sorted(tuple(one[name] for name in key) for one in told) == sorted(
-        [
-            (work.layer, work.alloc, -3, -2),
-            (layer, work.alloc, -3, 0),
-            (work.layer, alloc, -2, 0),
-        ]
-    )
+    key = ("alloc", "layer", "cores", "gpus")
+    assert {tuple(one[name] for name in key) for one in told} == {
+        (work.alloc, None, -6, -2),  # of two layers
+        (alloc, work.layer, -2, 0),
+    }
+    assert len(told) == 2
     assert {one["show"] for one in told} == {work.show}
 
 

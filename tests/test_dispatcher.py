@@ -56,7 +56,7 @@ def test_threads_share_one_dispatcher_and_a_frame_goes_to_one_of_them(
                 continue
         return mine
 
-    with Dispatcher(farm_db.info.dsn, connections=3) as dispatcher:
+    with Dispatcher(farm_db.info.dsn, connections=3, admission=None) as dispatcher:
         with ThreadPoolExecutor(THREADS) as pool:
             running = [pool.submit(race, dispatcher) for _ in range(THREADS)]
             procs = [future.result(60) for future in running]

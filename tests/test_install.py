@@ -130,7 +130,12 @@ def test_an_upgrade_keeps_the_flags(empty_db: psycopg.Connection) -> None:
     empty_db.execute("INSERT INTO retally.migration (version, name) VALUES (1, %s)", (name,))
     empty_db.execute(first)
     empty_db.execute("INSERT INTO retally.managed_scope (scope) VALUES ('a show')")
-    assert install(empty_db).migrations == ("0002_dispatch", "0003_worker", "0004_journal")
+    assert install(empty_db).migrations == (
+        "0002_dispatch",
+        "0003_worker",
+        "0004_journal",
+        "0005_admission",
+    )
     flag = empty_db.execute("SELECT scope, asked, managed FROM retally.scope_flag").fetchall()
     assert flag == [("a show", True, True)]
 

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from small_farm import Rows, Work, booking, corrupt, make_work, stored
 
 from retally.cli import main
-from retally.procedures import TOTALS, journal, repairs, rights, routines
+from retally.procedures import TOTALS, admission, journal, repairs, rights, routines
 from retally.procedures import booking as bookings
 from retally.procedures.ledger import Filters, ledger
 from retally.procedures.rights import PURPOSES, Right
@@ -147,6 +147,7 @@ def _look(conn: psycopg.Connection, farm: Farm) -> None:
     assert len(routines.orphans(conn)) == 1
     assert routines.host_drift(conn)
     routines.override(conn)
+    admission.leases(conn)
     assert journal.journal_state(conn).triggers == journal.TRIGGERS
     routines.last_passes(conn)
     ledger(conn, Filters(shows=[farm.repaired.show]))
@@ -171,6 +172,30 @@ def _book_and_release(conn: psycopg.Connection, farm: Farm) -> None:
         assert sum(bookings.release_many(conn, [proc or "" for proc in procs])) == 3
 
 
+def _admit(conn: psycopg.Connection, farm: Farm) -> None:
+    work = farm.managed
+    taking = admission.take_lease(conn, work.show, "managed", "me", 10)
+    assert taking.token
+    assert admission.take_lease(conn, work.show, "managed", "you", 10).served_by == "me"
+    found = admission.counts(conn, work.show)
+    assert {row.vertex for row in found.rows} == {"subscription", "folder", "job"}
+    assert admission.job_counts(conn, work.job)
+    assert admission.allocations(conn)[work.host] == work.alloc
+    counted = bookings.Counted(taking.token, work.alloc, work.folder)
+    assert bookings.release(conn, bookings.book(conn, booking(work, core_units=10), counted))
+    held = {work.show: taking.token}
+    assert admission.keep_leases(conn, "me", held, 10) == {work.show: False}
+    admission.end_leases(conn, "me", held)
+
+
+def _change_caps(conn: psycopg.Connection, farm: Farm) -> None:
+    work = farm.managed
+    conn.execute("CALL retally.set_burst(%s, %s, 200)", (work.show, work.alloc))
+    conn.execute("CALL retally.set_folder_max(%s, 300, 3)", (work.folder,))
+    conn.execute("CALL retally.set_job_max(%s, 400, 4)", (work.job,))
+    admission.end_lease(conn, work.show)
+
+
 def _be_refused(conn: psycopg.Connection, farm: Farm) -> None:
     for gone in ("host", "job", "layer", "frame"):
         with pytest.raises(BookingRefusedError), conn.transaction():
@@ -180,8 +205,8 @@ def _be_refused(conn: psycopg.Connection, farm: Farm) -> None:
 
 
 STEPS: dict[str, list[Step]] = {
-    "worker": [_look, _show_passes, _fold, _repair, _fail_and_recover, _flip],
-    "dispatcher": [_book_and_release, _be_refused],
+    "worker": [_look, _show_passes, _fold, _repair, _fail_and_recover, _flip, _change_caps],
+    "dispatcher": [_book_and_release, _be_refused, _admit],
     "reader": [_look],
 }
 

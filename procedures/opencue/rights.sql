@@ -32,8 +32,9 @@ BEGIN
         (
             'worker reader', 'table',
             'retally.scope_mode retally.pass retally.history retally.deferred retally.due '
-            'retally.worker retally.run retally.ledger retally.journal', 'SELECT', NULL
+            'retally.worker retally.run retally.ledger', 'SELECT', NULL
         ),
+        ('worker dispatcher reader', 'table', 'retally.journal', 'SELECT', NULL),
         (
             'worker', 'table',
             'retally.pass retally.history retally.deferred retally.due retally.worker '
