@@ -270,6 +270,21 @@ def test_who_has_more_than_an_even_share_yields_what_others_want_and_no_more(
     # two dispatchers, four shows: two each
     kept = admission.keep_leases(farm_db, "me", held, LONG)
     assert kept == {each.show: each in works[:2] for each in works}
+    # what was given up, and is not taken yet, is somebody's share
+    yielded = {show: mine for show, mine in held.items() if kept[show]}
+    admission.end_leases(farm_db, "me", yielded)
+    assert set(admission.keep_leases(farm_db, "me", held, LONG).values()) == {False}
+
+
+def test_a_wish_is_forgotten_unless_it_is_said_again(farm_db: psycopg.Connection) -> None:
+    rows = Rows(farm_db)
+    held = {}
+    for _ in range(3):
+        each = make_work(rows)
+        manage(farm_db, each, True)
+        held[each.show] = token(farm_db, each, "me")
+        take(farm_db, each, "you")
+    assert any(admission.keep_leases(farm_db, "me", held, LONG).values())
     unwish(farm_db)
     assert set(admission.keep_leases(farm_db, "me", held, LONG).values()) == {False}
 

@@ -1,7 +1,7 @@
 -- Makes leases last p_for from now, and answers with those that still stand; one that had ended is
 -- not brought back. p_scopes, p_tokens: what p_holder believes to hold.
--- yield: others want the scope, and p_holder has more than its even share of all that are served:
--- it should end this lease.
+-- yield: others want the scope, and p_holder has more than its even share of all that are served or
+-- wanted: it should end this lease.
 -- Locks and writes: the rows of retally.lease.
 CREATE OR REPLACE FUNCTION retally.keep_leases(
     p_holder text, p_scopes text[], p_tokens bigint[], p_for interval
@@ -44,7 +44,10 @@ BEGIN
             ceil(count(*)::numeric / greatest((SELECT count(d.holder) FROM dispatchers AS d), 1))
             AS scopes
         FROM retally.lease AS l
-        WHERE l.expires_at > clock_timestamp()
+        WHERE
+            l.expires_at > clock_timestamp()
+            -- given up for somebody who has not come yet
+            OR l.wanted_at > clock_timestamp() - retally.lease_wish()
     )
 
     SELECT
