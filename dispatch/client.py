@@ -154,8 +154,8 @@ class Dispatcher:
     def _send(self, gate: Gate, entry: Entry) -> str:
         with gate.sending([entry]):
             with self._cursor() as cursor:
-                proc = calls.book(cursor, entry.booking, entry.counted)
-            gate.confirm(entry)
+                proc, xact = calls.book_in(cursor, entry.booking, entry.counted)
+            gate.confirm(entry, xact)
         return proc
 
     def _send_many(self, gate: Gate, asked: Mapping[int, Booking]) -> dict[int, Answer]:
@@ -178,7 +178,7 @@ class Dispatcher:
                 if answer.error:
                     gate.undo(entries[nr], answer.error)
                 else:
-                    gate.confirm(entries[nr])
+                    gate.confirm(entries[nr], answer.xact)
         return answers
 
     @contextlib.contextmanager

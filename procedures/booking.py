@@ -47,12 +47,14 @@ class Booking:
 class Answer:
     """What became of one entry of a batch: the proc's id, or the error that kept it out.
 
-    ``error`` is a BookingRefusedError unless a sum fits no column of the farm.
+    ``error`` is a BookingRefusedError unless a sum fits no column of the farm. ``xact``: the
+    transaction that has booked the proc.
     """
 
     booking: Booking
     proc: str | None
     error: RetallyError | None = None
+    xact: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,12 @@ _BOOK = """
 SELECT retally.book_proc(
     %s::text, %s::text, %s::text, %s::text, %s::bigint, %s::bigint, %s::integer, %s::bigint,
     %s::boolean, %s::bigint, %s::text, %s::text
-)
+), pg_current_xact_id()::text
 """
 
 # binary: a list in text form costs a third of the client's work of a batch
 _BOOK_MANY = """
-SELECT b.proc, b.problem, b.message, b.hint, b.holder
+SELECT b.proc, pg_current_xact_id()::text, b.problem, b.message, b.hint, b.holder
 FROM retally.book_procs(
     %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::integer[],
     %b::bigint[], %b::boolean[], %b::bigint[], %b::text[], %b::text[]
@@ -102,13 +104,18 @@ ORDER BY b.nr
 
 def book(at: At, booking: Booking, counted: Counted = NOT_COUNTED) -> str:
     """Book a proc; answers with its id. Raises BookingRefusedError."""
+    return book_in(at, booking, counted)[0]
+
+
+def book_in(at: At, booking: Booking, counted: Counted) -> tuple[str, int]:
+    """Book a proc; answers with its id and the transaction. Raises BookingRefusedError."""
     if error := unsendable(booking):
         raise error
     params = (*_fields(booking), *_counted_fields(counted))
     with translated():
         row = _cursor(at).execute(_BOOK, params).fetchone()
     assert row is not None  # noqa: S101 - a scalar function has always one row
-    return str(row[0])
+    return str(row[0]), int(row[1])
 
 
 def release(at: At, proc: str) -> bool:
@@ -167,8 +174,8 @@ def _book_many(
     with translated():
         rows = _cursor(at).execute(_BOOK_MANY, (*columns, *more)).fetchall()
     return [
-        Answer(booking, proc, by_sqlstate(*problem) if problem[0] else None)
-        for booking, (proc, *problem) in zip(bookings, rows, strict=True)
+        Answer(booking, proc, by_sqlstate(*problem) if problem[0] else None, int(xact))
+        for booking, (proc, xact, *problem) in zip(bookings, rows, strict=True)
     ]
 
 

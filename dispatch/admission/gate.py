@@ -106,10 +106,10 @@ class Gate:
                     self._doubt(entry)
             raise
 
-    def confirm(self, entry: Entry) -> None:
-        """Its proc is committed."""
+    def confirm(self, entry: Entry, xact: int | None) -> None:
+        """Its proc is committed, by this transaction."""
         if entry.ticket:
-            self.store.confirm(entry.ticket)
+            self.store.confirm(entry.ticket, xact)
 
     def undo(self, entry: Entry, error: RetallyError) -> None:
         """It was not booked, because of this error."""

@@ -10,6 +10,7 @@ from retally.dispatch.admission.vertex import Job, Vertex, limit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from retally.dispatch.admission.store import Ticket
     from retally.dispatch.admission.wire import LimitChange, Release
     from retally.procedures.admission import Counts, Snapshot, VertexRow
 
@@ -73,7 +74,7 @@ class Tenure:
                 continue
             vertex.release(release.core_units, release.gpus)
             if self.recount:
-                self.recount.note(vertex, release)
+                self.recount.note_released(vertex, release)
 
     def change_limit(self, change: LimitChange) -> None:
         """An admin has changed caps. Without its transaction's number it may be an old message."""
@@ -111,7 +112,8 @@ class Recount:
     """A recount under way: what was confirmed when it began, and what has happened since.
 
     What a vertex holds confirmed at its mark is committed, so the snapshot that is read after the
-    marks has it; all that is counted beyond the mark is kept on top.
+    marks has it; all that is counted beyond the mark is kept on top, save what the snapshot is
+    known to have.
     """
 
     def __init__(self, tenure: Tenure) -> None:
@@ -120,8 +122,15 @@ class Recount:
         self._vertices = list(tenure.vertices())
         self._marks: dict[Vertex, tuple[int, int]] = {}
         self._released: dict[Vertex, list[Release]] = {}
+        self._confirmed: dict[Vertex, list[tuple[Ticket, int]]] = {}
 
-    def note(self, vertex: Vertex, release: Release) -> None:
+    def note_confirmed(self, vertex: Vertex, ticket: Ticket, xact: int | None) -> None:
+        """A booking was confirmed that the vertex's snapshot has not."""
+        # before its mark it is part of that
+        if xact is not None and vertex in self._marks:
+            self._confirmed.setdefault(vertex, []).append((ticket, xact))
+
+    def note_released(self, vertex: Vertex, release: Release) -> None:
         """A release was taken off the vertex."""
         self._released.setdefault(vertex, []).append(release)
 
@@ -146,6 +155,12 @@ class Recount:
                 if not now.sees(release.xact or 0):
                     cores -= release.core_units
                     gpus -= release.gpus
+            for ticket, xact in self._confirmed.pop(vertex, ()):
+                if now.sees(xact):
+                    vertex.cores_counted -= ticket.cores
+                    vertex.cores_confirmed -= ticket.cores
+                    vertex.gpus_counted -= ticket.gpus
+                    vertex.gpus_confirmed -= ticket.gpus
             cores_marked, gpus_marked = self._marks[vertex]
             vertex.rebase(cores - cores_marked, gpus - gpus_marked, now)
             if vertex not in self.capped:

@@ -16,9 +16,9 @@ class Vertex:
 
     In use are ``base + counted``: ``base`` is what the farm's procs said in ``snapshot`` less what
     ``counted`` held of that already. ``counted`` grows with each booking that is let in and
-    ``confirmed`` with each that is committed; neither is ever set back by a recount, so that none
-    is forgotten. ``room`` is the cap less the base: what ``counted`` may grow to. ``name`` is empty
-    where the database has no such row.
+    ``confirmed`` with each that is committed and that the snapshot has not; a recount sets neither
+    back, so that none is forgotten. ``room`` is the cap less the base: what ``counted`` may grow
+    to. ``name`` is empty where the database has no such row.
     """
 
     __slots__ = (
@@ -95,6 +95,19 @@ class Vertex:
         self.gpus_base = gpus
         self.gpus_room = self.max_gpus - gpus
         self.snapshot = snapshot
+
+    def confirm(self, cores: int, gpus: int, xact: int | None) -> bool:
+        """What was counted is committed; False when the base has it by now.
+
+        ``xact`` None: nobody knows when, so it stays counted until the next recount.
+        """
+        if xact is not None and self.snapshot.sees(xact):
+            self.cores_counted -= cores
+            self.gpus_counted -= gpus
+            return False
+        self.cores_confirmed += cores
+        self.gpus_confirmed += gpus
+        return True
 
     def release(self, cores: int, gpus: int) -> None:
         """So much less is in use."""
