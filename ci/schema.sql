@@ -638,13 +638,15 @@ $$;
 
 COMMENT ON FUNCTION retally.asked_for(p_hosts text[], p_jobs text[], p_layers text[], p_frames text[], p_cores bigint[], p_mem_kb bigint[], p_gpus integer[], p_gpu_mem_kb bigint[], p_local boolean[]) IS 'The entries of a batch as bookings.';
 
-CREATE FUNCTION retally.book_proc(p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint, p_gpus integer DEFAULT 0, p_gpu_mem_kb bigint DEFAULT 0, p_local boolean DEFAULT false) RETURNS text
+CREATE FUNCTION retally.book_proc(p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint, p_gpus integer DEFAULT 0, p_gpu_mem_kb bigint DEFAULT 0, p_local boolean DEFAULT false, p_token bigint DEFAULT NULL::bigint, p_alloc text DEFAULT NULL::text, p_folder text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql
     AS $$
 DECLARE
     v_show text;
+    v_folder text;
     v_pinned text;
     v_managed boolean;
+    v_let_in boolean;
     v_proc text := gen_random_uuid()::text;
     v_alloc text;
 BEGIN
@@ -653,8 +655,9 @@ BEGIN
     IF p_frame IS NOT NULL THEN
         SELECT
             j.pk_show::text,
+            j.pk_folder::text,
             pg_advisory_xact_lock_shared(retally.flag_lock(j.pk_show::text))::text
-        INTO v_show, v_pinned
+        INTO v_show, v_folder, v_pinned
         FROM public.frame AS f
         INNER JOIN public.job AS j ON f.pk_job::text = j.pk_job::text
         WHERE
@@ -665,8 +668,9 @@ BEGIN
     ELSE
         SELECT
             j.pk_show::text,
+            j.pk_folder::text,
             pg_advisory_xact_lock_shared(retally.flag_lock(j.pk_show::text))::text
-        INTO v_show, v_pinned
+        INTO v_show, v_folder, v_pinned
         FROM public.layer AS l
         INNER JOIN public.job AS j ON l.pk_job::text = j.pk_job::text
         WHERE
@@ -680,12 +684,22 @@ BEGIN
         AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
     THEN
         -- is_managed() in short
-        SELECT f.managed
-        INTO v_managed
-        FROM retally.scope_flag AS f
-        WHERE f.scope = v_show;
-        IF NOT FOUND THEN
+        SELECT
+            f.managed,
+            retally.lease_stands(l, p_token)
+        INTO v_managed, v_let_in
+        FROM (VALUES (v_show)) AS s (scope)
+        LEFT JOIN retally.scope_flag AS f ON s.scope = f.scope
+        LEFT JOIN retally.lease AS l ON s.scope = l.scope;
+        IF v_managed IS NULL THEN
             v_managed := retally.is_managed(v_show);
+        END IF;
+        IF v_managed AND NOT v_let_in THEN
+            PERFORM retally.refuse_with(u.problem, u.message, u.hint)
+            FROM retally.unleased(v_show, p_token) AS u;
+        ELSIF v_folder <> p_folder THEN
+            PERFORM retally.refuse_with(m.problem, m.message, m.hint)
+            FROM retally.moved(p_host, p_job) AS m;
         END IF;
         -- The proc first, as Cuebot does it: who waits for another booking of the same frame has
         -- no host in hand. One statement, so that the host is ours before the foreign key's check
@@ -734,6 +748,10 @@ BEGIN
         );
     END IF;
 
+    IF v_alloc <> p_alloc THEN
+        PERFORM retally.refuse_with(m.problem, m.message, m.hint)
+        FROM retally.moved(p_host, p_job) AS m;
+    END IF;
     IF NOT v_managed THEN
         PERFORM retally.add_to_totals(
             v_show, v_alloc, p_layer, p_job, p_cores, p_gpus, p_local
@@ -750,21 +768,26 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.book_proc(p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint, p_gpus integer, p_gpu_mem_kb bigint, p_local boolean) IS 'Books a proc: this frame runs on this host with these amounts; returns its id.';
+COMMENT ON FUNCTION retally.book_proc(p_host text, p_job text, p_layer text, p_frame text, p_cores bigint, p_mem_kb bigint, p_gpus integer, p_gpu_mem_kb bigint, p_local boolean, p_token bigint, p_alloc text, p_folder text) IS 'Books a proc: this frame runs on this host with these amounts; returns its id.';
 
-CREATE FUNCTION retally.book_procs(p_hosts text[], p_jobs text[], p_layers text[], p_frames text[], p_cores bigint[], p_mem_kb bigint[], p_gpus integer[] DEFAULT NULL::integer[], p_gpu_mem_kb bigint[] DEFAULT NULL::bigint[], p_local boolean[] DEFAULT NULL::boolean[]) RETURNS TABLE(nr integer, proc text, problem text, message text, hint text, holder text)
+CREATE FUNCTION retally.book_procs(p_hosts text[], p_jobs text[], p_layers text[], p_frames text[], p_cores bigint[], p_mem_kb bigint[], p_gpus integer[] DEFAULT NULL::integer[], p_gpu_mem_kb bigint[] DEFAULT NULL::bigint[], p_local boolean[] DEFAULT NULL::boolean[], p_tokens bigint[] DEFAULT NULL::bigint[], p_allocs text[] DEFAULT NULL::text[], p_folders text[] DEFAULT NULL::text[]) RETURNS TABLE(nr integer, proc text, problem text, message text, hint text, holder text)
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET jit TO 'off'
     AS $$
 DECLARE
     v_asked retally.booking[];
+    v_let_in retally.booking[];
     v_managed text[];
+    -- the entries whose host has moved since their caps were counted
+    v_moved integer[] := '{}';
     v_in text[];
     v_all_in boolean;
     v_new retally.booking[];
     v_fit retally.booking[];
     v_booked text[];
+    v_kept_out integer[];
+    v_kept_out_by text[];
     v_stopped integer[];
     v_stopped_by text[];
 BEGIN
@@ -780,29 +803,46 @@ BEGIN
         v_managed := retally.pin_flags(
             ARRAY(SELECT a.show FROM unnest(v_asked) AS a WHERE a.show IS NOT NULL)
         );
+        SELECT
+            coalesce(array_agg(k.nr), '{}'),
+            coalesce(array_agg(k.stopped_by), '{}')
+        INTO v_kept_out, v_kept_out_by
+        FROM retally.kept_out(v_asked, v_managed, p_tokens, p_folders, v_moved) AS k;
+        v_let_in := v_asked;
+        IF cardinality(v_kept_out) > 0 THEN
+            v_let_in := ARRAY(SELECT a FROM unnest(v_asked) AS a WHERE a.nr <> all(v_kept_out));
+        END IF;
         BEGIN
-            v_in := retally.insert_procs(v_asked);
-            EXIT;
+            v_in := retally.insert_procs(v_let_in);
+            -- their hosts are locked now
+            v_moved := v_moved || ARRAY(
+                SELECT a.nr
+                FROM unnest(v_let_in) AS a
+                INNER JOIN public.host AS h ON a.host = h.pk_host::text
+                WHERE h.pk_alloc::text <> p_allocs[a.nr] AND a.show IS NOT NULL
+            );
+            EXIT WHEN v_moved <@ v_kept_out;
+            RAISE EXCEPTION 'hosts have moved' USING ERRCODE = 'RT020';
         EXCEPTION
-            WHEN foreign_key_violation THEN
+            WHEN foreign_key_violation OR SQLSTATE 'RT020' THEN
                 -- a frame or a host was deleted while we waited: the entry is seen to be bad now
                 NULL;
         END;
     END LOOP;
-    v_all_in := cardinality(v_in) = cardinality(v_asked);
-    v_new := v_asked;
+    v_all_in := cardinality(v_in) = cardinality(v_let_in);
+    v_new := v_let_in;
     IF NOT v_all_in THEN
         -- rivals in the batch for a frame that is in; their turn comes if the first does not fit
         v_new := ARRAY(
             SELECT a
-            FROM unnest(v_asked) AS a
+            FROM unnest(v_let_in) AS a
             WHERE
                 a.show IS NOT NULL
                 AND (
                     a.proc IN (SELECT i.proc FROM unnest(v_in) AS i (proc))
                     OR a.frame IN (
                         SELECT f.frame
-                        FROM unnest(v_asked) AS f
+                        FROM unnest(v_let_in) AS f
                         INNER JOIN unnest(v_in) AS i (proc) ON f.proc = i.proc
                     )
                 )
@@ -878,14 +918,15 @@ BEGIN
         w.holder
     FROM unnest(v_asked) AS a
     LEFT JOIN unnest(v_new) AS n ON a.nr = n.nr
-    LEFT JOIN unnest(v_stopped, v_stopped_by) AS s (nr, by) ON a.nr = s.nr
-    CROSS JOIN LATERAL retally.why_not(a, n.alloc, s.by) AS w
+    LEFT JOIN unnest(v_stopped || v_kept_out, v_stopped_by || v_kept_out_by) AS s (nr, by)
+        ON a.nr = s.nr
+    CROSS JOIN LATERAL retally.why_not(a, n.alloc, s.by, p_tokens[a.nr]) AS w
     WHERE a.proc NOT IN (SELECT b.proc FROM unnest(v_booked) AS b (proc))
     ORDER BY 1;
 END
 $$;
 
-COMMENT ON FUNCTION retally.book_procs(p_hosts text[], p_jobs text[], p_layers text[], p_frames text[], p_cores bigint[], p_mem_kb bigint[], p_gpus integer[], p_gpu_mem_kb bigint[], p_local boolean[]) IS 'Books many procs in one transaction; one answer for each entry.';
+COMMENT ON FUNCTION retally.book_procs(p_hosts text[], p_jobs text[], p_layers text[], p_frames text[], p_cores bigint[], p_mem_kb bigint[], p_gpus integer[], p_gpu_mem_kb bigint[], p_local boolean[], p_tokens bigint[], p_allocs text[], p_folders text[]) IS 'Books many procs in one transaction; one answer for each entry.';
 
 CREATE FUNCTION retally.booked(p_show text) RETURNS TABLE(total text, key text, cores numeric, gpus numeric, local_cores numeric, local_gpus numeric)
     LANGUAGE plpgsql STABLE
@@ -1609,6 +1650,36 @@ $$;
 
 COMMENT ON PROCEDURE retally.end_journal() IS 'Journals no show any more, and takes the triggers away.';
 
+CREATE PROCEDURE retally.end_lease(IN p_show text)
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_scope text := p_show;
+BEGIN
+    IF NOT EXISTS (SELECT FROM retally.lease AS l WHERE l.scope = p_show) THEN
+        v_scope := retally.show_id(p_show);
+    END IF;
+    PERFORM retally.hold_flag(v_scope, p_show);
+    UPDATE retally.lease AS l
+    SET token = l.token + 1, holder = NULL, expires_at = 'epoch', wanted_by = NULL,
+        wanted_at = NULL
+    WHERE l.scope = v_scope;
+END
+$$;
+
+COMMENT ON PROCEDURE retally.end_lease(IN p_show text) IS 'Ends the lease of a show whoever holds it.';
+
+CREATE FUNCTION retally.end_leases(p_holder text, p_scopes text[], p_tokens bigint[]) RETURNS void
+    LANGUAGE sql
+    AS $$
+    UPDATE retally.lease AS l
+    SET holder = NULL, expires_at = 'epoch'
+    FROM unnest(p_scopes, p_tokens) AS h (scope, token)
+    WHERE l.scope = h.scope AND l.token = h.token AND l.holder = p_holder
+$$;
+
+COMMENT ON FUNCTION retally.end_leases(p_holder text, p_scopes text[], p_tokens bigint[]) IS 'Ends leases of a dispatcher.';
+
 CREATE FUNCTION retally.findings(p_show_ids text[], p_totals text[]) RETURNS SETOF retally.finding
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2314,6 +2385,35 @@ $$;
 
 COMMENT ON FUNCTION retally.is_managed(p_scope text) IS 'Whether the flag in force of this scope is on.';
 
+CREATE FUNCTION retally.job_vertex(p_job text) RETURNS TABLE(show_id text, show_name text, managed boolean, name text, folder_id text, max_cores bigint, max_gpus bigint, cores numeric, gpus numeric)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+BEGIN
+    RETURN QUERY
+    SELECT
+        j.pk_show::text,
+        s.str_name::text,
+        retally.is_managed(j.pk_show::text),
+        j.str_name::text,
+        j.pk_folder::text,
+        coalesce(r.int_max_cores, -1)::bigint,
+        coalesce(r.int_max_gpus, -1)::bigint,
+        coalesce(b.cores, 0),
+        coalesce(b.gpus, 0)
+    FROM public.job AS j
+    INNER JOIN public.show AS s ON j.pk_show::text = s.pk_show::text
+    LEFT JOIN public.job_resource AS r ON j.pk_job::text = r.pk_job::text
+    LEFT JOIN retally.booked_in(NULL, ARRAY['job'], ARRAY[p_job], 'procs') AS b
+        ON j.pk_job::text = b.key
+    WHERE j.pk_job::text = p_job;
+END
+$$;
+
+COMMENT ON FUNCTION retally.job_vertex(p_job text) IS 'The row of vertices() of one job, with its show.';
+
 CREATE FUNCTION retally.journal_procs() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2392,6 +2492,63 @@ $$;
 
 COMMENT ON FUNCTION retally.journal_triggers() IS 'The triggers of the journal on the farm''s proc, and whether each works.';
 
+CREATE FUNCTION retally.keep_leases(p_holder text, p_scopes text[], p_tokens bigint[], p_for interval) RETURNS TABLE(scope text, yield boolean)
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RETURN QUERY
+    WITH kept AS (
+        UPDATE retally.lease AS l
+        SET expires_at = clock_timestamp() + p_for
+        FROM unnest(p_scopes, p_tokens) AS h (scope, token)
+        WHERE
+            l.scope = h.scope
+            AND l.token = h.token
+            AND l.holder = p_holder
+            AND l.expires_at > clock_timestamp()
+        RETURNING
+            l.scope, l.taken_at,
+            coalesce(
+                l.wanted_by <> p_holder
+                AND l.wanted_at > clock_timestamp() - retally.lease_wish(),
+                FALSE
+            ) AS wanted
+    ),
+
+    dispatchers AS (
+        SELECT l.holder
+        FROM retally.lease AS l
+        WHERE l.expires_at > clock_timestamp()
+        UNION
+        SELECT l.wanted_by
+        FROM retally.lease AS l
+        WHERE l.wanted_at > clock_timestamp() - retally.lease_wish()
+    ),
+
+    share AS (
+        SELECT
+            ceil(count(*)::numeric / greatest((SELECT count(d.holder) FROM dispatchers AS d), 1))
+            AS scopes
+        FROM retally.lease AS l
+        WHERE
+            l.expires_at > clock_timestamp()
+            -- given up for somebody who has not come yet
+            OR l.wanted_at > clock_timestamp() - retally.lease_wish()
+    )
+
+    SELECT
+        k.scope,
+        k.wanted
+        AND row_number() OVER (PARTITION BY k.wanted ORDER BY k.taken_at, k.scope)
+        <= count(*) OVER () - s.scopes
+    FROM kept AS k
+    CROSS JOIN share AS s
+    ORDER BY k.scope;
+END
+$$;
+
+COMMENT ON FUNCTION retally.keep_leases(p_holder text, p_scopes text[], p_tokens bigint[], p_for interval) IS 'Makes leases last, and answers with those that still stand.';
+
 CREATE FUNCTION retally.keep_passes(p_passes retally.pass[], p_seizures retally.seizure[] DEFAULT '{}'::retally.seizure[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -2434,6 +2591,32 @@ $$;
 
 COMMENT ON FUNCTION retally.keep_quiet(p_findings retally.finding[]) IS 'Keeps the results of passes that had nothing to write, waiting for nobody.';
 
+CREATE FUNCTION retally.kept_out(p_bookings retally.booking[], p_managed text[], p_tokens bigint[], p_folders text[], p_moved integer[]) RETURNS TABLE(nr integer, stopped_by text)
+    LANGUAGE sql
+    AS $$
+    SELECT
+        k.nr,
+        k.stopped_by
+    FROM (
+        SELECT
+            b.nr,
+            CASE
+                WHEN
+                    b.show = any(p_managed)
+                    AND NOT retally.lease_stands(l, p_tokens[b.nr])
+                    THEN 'lease'
+                WHEN j.pk_folder::text <> p_folders[b.nr] OR b.nr = any(p_moved) THEN 'move'
+            END AS stopped_by
+        FROM unnest(p_bookings) AS b
+        LEFT JOIN retally.lease AS l ON b.show = l.scope
+        LEFT JOIN public.job AS j ON p_folders[b.nr] IS NOT NULL AND b.job = j.pk_job::text
+        WHERE b.show IS NOT NULL
+    ) AS k
+    WHERE k.stopped_by IS NOT NULL
+$$;
+
+COMMENT ON FUNCTION retally.kept_out(p_bookings retally.booking[], p_managed text[], p_tokens bigint[], p_folders text[], p_moved integer[]) IS 'Which entries of a batch are kept out, and why.';
+
 CREATE FUNCTION retally.latest_left(p_scope text, p_total text) RETURNS TABLE(rows_adrift bigint, rows_failed bigint, core_units numeric, gpus numeric, problems text[])
     LANGUAGE sql STABLE
     AS $$
@@ -2460,6 +2643,72 @@ CREATE FUNCTION retally.latest_left(p_scope text, p_total text) RETURNS TABLE(ro
 $$;
 
 COMMENT ON FUNCTION retally.latest_left(p_scope text, p_total text) IS 'What the latest pass over a total of a scope has left.';
+
+CREATE TABLE retally.lease (
+    scope text NOT NULL,
+    token bigint NOT NULL,
+    holder text,
+    expires_at timestamp with time zone NOT NULL,
+    taken_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    wanted_by text,
+    wanted_at timestamp with time zone
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE retally.lease IS 'Which dispatcher serves a scope, and counts its caps in memory. Written by take_lease(), keep_leases(), end_leases() and flips.';
+
+COMMENT ON COLUMN retally.lease.token IS 'Goes up with each taking; a booking under another one is refused.';
+
+COMMENT ON COLUMN retally.lease.holder IS 'The dispatcher; null when nobody serves the scope and no booking needs a token.';
+
+COMMENT ON COLUMN retally.lease.wanted_by IS 'Another dispatcher that was refused a moment ago; it gets the scope when its turn comes.';
+
+CREATE FUNCTION retally.lease_stands(p_lease retally.lease, p_token bigint) RETURNS boolean
+    LANGUAGE sql
+    AS $$
+    SELECT
+        CASE
+            WHEN p_token IS NULL THEN (p_lease).holder IS NULL
+            ELSE coalesce(
+                (p_lease).holder IS NOT NULL
+                AND (p_lease).token = p_token
+                AND (p_lease).expires_at > clock_timestamp(),
+                FALSE
+            )
+        END
+$$;
+
+COMMENT ON FUNCTION retally.lease_stands(p_lease retally.lease, p_token bigint) IS 'Whether a booking of a managed scope may go ahead under this token.';
+
+CREATE FUNCTION retally.lease_wish() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT interval '3 seconds'
+$$;
+
+COMMENT ON FUNCTION retally.lease_wish() IS 'How long the wish of a dispatcher that was refused a scope counts.';
+
+CREATE FUNCTION retally.leases() RETURNS TABLE(show_id text, name text, holder text, token bigint, taken_at timestamp with time zone, expires_at timestamp with time zone, live boolean, wanted_by text)
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT
+        l.scope,
+        s.str_name::text,
+        l.holder,
+        l.token,
+        l.taken_at,
+        l.expires_at,
+        l.expires_at > clock_timestamp(),
+        CASE
+            WHEN l.wanted_at > clock_timestamp() - retally.lease_wish() THEN l.wanted_by
+        END
+    FROM retally.lease AS l
+    LEFT JOIN public.show AS s ON l.scope = s.pk_show::text
+    WHERE l.holder IS NOT NULL
+    ORDER BY 2, 1
+$$;
+
+COMMENT ON FUNCTION retally.leases() IS 'The leases that somebody holds.';
 
 CREATE TABLE retally.ledger (
     run bigint NOT NULL,
@@ -3095,6 +3344,17 @@ $$;
 
 COMMENT ON FUNCTION retally.missing_rows() IS 'The rows of totals that are not there, while procs are booked that belong into them.';
 
+CREATE FUNCTION retally.moved(p_host text, p_job text, OUT problem text, OUT message text, OUT hint text) RETURNS record
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT
+        'RT020',
+        format('job "%s" or host "%s" has moved since its caps were counted', p_job, p_host),
+        'Count them where it is now, and try again.'
+$$;
+
+COMMENT ON FUNCTION retally.moved(p_host text, p_job text, OUT problem text, OUT message text, OUT hint text) IS 'Why a booking is not let in whose caps were counted where its proc would not be.';
+
 CREATE FUNCTION retally.named_drift(p_show_ids text[], p_totals text[]) RETURNS TABLE(show_name text, total text, name text, key text, slot text, stored numeric, booked numeric)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3443,6 +3703,34 @@ $$;
 
 COMMENT ON FUNCTION retally.note_run(p_run bigint, p_worker text, p_cause text, p_forced boolean, p_undoes bigint, p_scope text, p_changes retally.change[], p_causes text[]) IS 'Writes into the ledger what a run changed in a scope.';
 
+CREATE FUNCTION retally.notify_limit(p_vertex jsonb, p_cores_name text, p_cores bigint, p_gpus bigint) RETURNS void
+    LANGUAGE sql
+    AS $$
+    SELECT
+        pg_notify(
+            'acct_limit_change',
+            (
+                p_vertex || jsonb_strip_nulls(
+                    jsonb_build_object(
+                        p_cores_name,
+                        CASE
+                            WHEN p_cores < 0 THEN -1
+                            WHEN p_cores BETWEEN 1 AND 99 AND p_cores_name <> 'burst' THEN 1
+                            ELSE p_cores / 100
+                        END,
+                        'max_gpus', p_gpus,
+                        'core_units', p_cores,
+                        'xact', pg_current_xact_id()::text
+                    )
+                )
+            )::text
+        )
+    FROM retally.setting AS s
+    WHERE s.notify
+$$;
+
+COMMENT ON FUNCTION retally.notify_limit(p_vertex jsonb, p_cores_name text, p_cores bigint, p_gpus bigint) IS 'Tells the listeners of acct_limit_change of new caps.';
+
 CREATE FUNCTION retally.notify_release(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint) RETURNS void
     LANGUAGE sql
     AS $$
@@ -3451,7 +3739,8 @@ CREATE FUNCTION retally.notify_release(p_show text, p_alloc text, p_layer text, 
             'acct_release',
             json_build_object(
                 'show', p_show, 'alloc', p_alloc, 'folder', j.pk_folder, 'job', p_job,
-                'layer', p_layer, 'dept', j.pk_dept, 'cores', -(p_cores / 100), 'gpus', -p_gpus
+                'layer', p_layer, 'dept', j.pk_dept, 'cores', -(p_cores / 100), 'gpus', -p_gpus,
+                'core_units', -p_cores, 'xact', pg_current_xact_id()::text
             )::text
         )
     FROM (VALUES (p_job)) AS asked (job)
@@ -4638,7 +4927,7 @@ BEGIN
             v_show, v_gone.alloc, v_gone.layer, v_gone.job, -v_gone.cores, -v_gone.gpus,
             v_gone.local
         );
-    ELSIF NOT v_gone.local AND (SELECT s.notify_releases FROM retally.setting AS s) THEN
+    ELSIF NOT v_gone.local AND (SELECT s.notify FROM retally.setting AS s) THEN
         PERFORM retally.notify_release(
             v_show, v_gone.alloc, v_gone.layer, v_gone.job, v_gone.cores, v_gone.gpus
         );
@@ -4682,12 +4971,13 @@ BEGIN
     PERFORM retally.lock_totals(v_gone, v_managed);
     PERFORM retally.count_in(v_gone, v_managed, -1);
     PERFORM retally.notify_release(
-        g.show, g.alloc, g.layer, g.job, sum(g.cores)::bigint, sum(g.gpus)::bigint
+        g.show, g.alloc, CASE WHEN min(g.layer) = max(g.layer) THEN min(g.layer) END, g.job,
+        sum(g.cores)::bigint, sum(g.gpus)::bigint
     )
     FROM unnest(v_gone) AS g
     CROSS JOIN retally.setting AS s
-    WHERE s.notify_releases AND g.show = any(v_managed) AND NOT g.local
-    GROUP BY g.show, g.alloc, g.layer, g.job;
+    WHERE s.notify AND g.show = any(v_managed) AND NOT g.local
+    GROUP BY g.show, g.alloc, g.job;
 
     RETURN QUERY
     SELECT
@@ -4785,6 +5075,24 @@ END
 $$;
 
 COMMENT ON PROCEDURE retally.repair_show(IN p_show text, IN p_force boolean, IN p_wait boolean, INOUT run bigint, INOUT rows_adrift bigint, INOUT rows_changed bigint, INOUT rows_deferred bigint, INOUT rows_failed bigint, INOUT problems text[]) IS 'Repairs the totals of one show by hand: with the ledger, and within limits.';
+
+CREATE FUNCTION retally.require_cap(p_cap bigint, p_least bigint) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+BEGIN
+    IF p_cap IS NULL THEN
+        RAISE EXCEPTION 'a cap cannot be null'
+            USING ERRCODE = 'null_value_not_allowed', HINT = 'Say a number, in core units.';
+    ELSIF p_cap < p_least THEN
+        RAISE EXCEPTION 'a cap cannot be %', p_cap
+            USING ERRCODE = 'numeric_value_out_of_range',
+                HINT = format('The least is %s.', p_least)
+                    || CASE WHEN p_least < 0 THEN ' It means no limit.' ELSE '' END;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION retally.require_cap(p_cap bigint, p_least bigint) IS 'Refuses a cap that is null or below p_least.';
 
 CREATE FUNCTION retally.require_read_committed(p_what text) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -4884,13 +5192,15 @@ BEGIN
         ('worker dispatcher reader', 'schema', 'retally', 'USAGE', NULL),
         (
             'worker dispatcher reader', 'table',
-            'retally.migration retally.installed retally.setting retally.scope_flag', 'SELECT', NULL
+            'retally.migration retally.installed retally.setting retally.scope_flag retally.lease',
+            'SELECT', NULL
         ),
         (
             'worker reader', 'table',
             'retally.scope_mode retally.pass retally.history retally.deferred retally.due '
-            'retally.worker retally.run retally.ledger retally.journal', 'SELECT', NULL
+            'retally.worker retally.run retally.ledger', 'SELECT', NULL
         ),
+        ('worker dispatcher reader', 'table', 'retally.journal', 'SELECT', NULL),
         (
             'worker', 'table',
             'retally.pass retally.history retally.deferred retally.due retally.worker '
@@ -4909,14 +5219,17 @@ BEGIN
             'retally.scope_flag retally.scope_mode retally.run retally.journal', 'DELETE', NULL
         ),
         ('worker', 'table', 'retally.setting', 'UPDATE', 'override'),
+        -- a flip ends the lease of its show
+        ('worker dispatcher', 'table', 'retally.lease', 'UPDATE', NULL),
+        ('dispatcher', 'table', 'retally.lease', 'INSERT', NULL),
 
         (
             'worker dispatcher reader', 'table',
             'public.show public.alloc public.job public.layer public.host public.proc '
             'public.subscription public.layer_resource public.job_resource '
-            'public.folder_resource public.point', 'SELECT', NULL
+            'public.folder public.folder_resource public.point', 'SELECT', NULL
         ),
-        ('worker reader', 'table', 'public.folder public.dept', 'SELECT', NULL),
+        ('worker reader', 'table', 'public.dept', 'SELECT', NULL),
         ('dispatcher', 'table', 'public.frame public.host_local', 'SELECT', NULL),
         -- caps too: a total above its cap is written with a cap of one less, put back at once
         ('worker', 'table', 'public.subscription', 'UPDATE', 'int_cores int_gpus int_burst'),
@@ -4924,6 +5237,7 @@ BEGIN
             'worker', 'table', 'public.job_resource', 'UPDATE',
             'int_cores int_gpus int_local_cores int_local_gpus int_max_cores int_max_gpus'
         ),
+        ('worker', 'table', 'public.folder_resource', 'UPDATE', 'int_max_cores int_max_gpus'),
         ('dispatcher', 'table', 'public.subscription', 'UPDATE', 'int_cores int_gpus'),
         (
             'dispatcher', 'table', 'public.job_resource', 'UPDATE',
@@ -5014,6 +5328,37 @@ $$;
 
 COMMENT ON FUNCTION retally.seize_rows(p_show_id text, p_total text, p_keys text[], p_wait boolean, p_deadline timestamp with time zone, p_holding boolean, OUT held text[], OUT busy text[]) IS 'Step 2 of a pass: locks rows of one total of a show, as many as can be had.';
 
+CREATE PROCEDURE retally.set_burst(IN p_show text, IN p_alloc text, IN p_burst bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    v_show_id text := retally.show_id(p_show);
+    v_alloc_id text;
+BEGIN
+    PERFORM retally.require_cap(p_burst, 0);
+    UPDATE public.subscription AS s
+    SET int_burst = p_burst
+    FROM public.alloc AS a
+    WHERE
+        s.pk_show::text = v_show_id
+        AND s.pk_alloc::text = a.pk_alloc::text
+        AND p_alloc IN (a.pk_alloc::text, a.str_name::text)
+    RETURNING s.pk_alloc::text
+    INTO v_alloc_id;
+    IF v_alloc_id IS NULL THEN
+        RAISE EXCEPTION 'show "%" has no subscription to allocation "%"', p_show, p_alloc
+            USING ERRCODE = 'RT013', HINT = 'Name the allocation by its name or id (pk_alloc).';
+    END IF;
+    PERFORM retally.notify_limit(
+        jsonb_build_object('vertex', 'sub', 'show', v_show_id, 'alloc', v_alloc_id),
+        'burst', p_burst, NULL
+    );
+END
+$$;
+
+COMMENT ON PROCEDURE retally.set_burst(IN p_show text, IN p_alloc text, IN p_burst bigint) IS 'Sets the burst of a subscription and tells the dispatchers.';
+
 CREATE FUNCTION retally.set_flag(p_scope text, p_asked boolean, p_managed boolean) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -5028,6 +5373,10 @@ BEGIN
             journaled = f.journaled AND excluded.managed,
             set_at = clock_timestamp(), set_by = current_user
         WHERE (f.asked, f.managed) <> (excluded.asked, excluded.managed);
+    UPDATE retally.lease AS l
+    SET token = l.token + 1, holder = NULL, expires_at = 'epoch', wanted_by = NULL,
+        wanted_at = NULL
+    WHERE l.scope = p_scope;
     PERFORM set_config('lock_timeout', v_before, TRUE);
 EXCEPTION
     WHEN lock_not_available THEN
@@ -5037,6 +5386,54 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.set_flag(p_scope text, p_asked boolean, p_managed boolean) IS 'Writes the flag of a scope: what was asked for, and what is in force.';
+
+CREATE PROCEDURE retally.set_folder_max(IN p_folder text, IN p_max_cores integer, IN p_max_gpus integer DEFAULT NULL::integer)
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM retally.require_cap(coalesce(p_max_cores, -1), -1);
+    PERFORM retally.require_cap(coalesce(p_max_gpus, -1), -1);
+    UPDATE public.folder_resource AS r
+    SET
+        int_max_cores = coalesce(p_max_cores, r.int_max_cores),
+        int_max_gpus = coalesce(p_max_gpus, r.int_max_gpus)
+    WHERE r.pk_folder::text = p_folder;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no folder "%"', p_folder
+            USING ERRCODE = 'RT009', HINT = 'Name it by its id (pk_folder).';
+    END IF;
+    PERFORM retally.notify_limit(
+        jsonb_build_object('vertex', 'folder', 'id', p_folder), 'max_cores', p_max_cores, p_max_gpus
+    );
+END
+$$;
+
+COMMENT ON PROCEDURE retally.set_folder_max(IN p_folder text, IN p_max_cores integer, IN p_max_gpus integer) IS 'Sets what a folder may use and tells the dispatchers.';
+
+CREATE PROCEDURE retally.set_job_max(IN p_job text, IN p_max_cores integer, IN p_max_gpus integer DEFAULT NULL::integer)
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM retally.require_cap(coalesce(p_max_cores, -1), -1);
+    PERFORM retally.require_cap(coalesce(p_max_gpus, -1), -1);
+    UPDATE public.job_resource AS r
+    SET
+        int_max_cores = coalesce(p_max_cores, r.int_max_cores),
+        int_max_gpus = coalesce(p_max_gpus, r.int_max_gpus)
+    WHERE r.pk_job::text = p_job;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no job "%"', p_job
+            USING ERRCODE = 'RT009', HINT = 'Name it by its id (pk_job).';
+    END IF;
+    PERFORM retally.notify_limit(
+        jsonb_build_object('vertex', 'job', 'id', p_job), 'max_cores', p_max_cores, p_max_gpus
+    );
+END
+$$;
+
+COMMENT ON PROCEDURE retally.set_job_max(IN p_job text, IN p_max_cores integer, IN p_max_gpus integer) IS 'Sets what a job may use and tells the dispatchers.';
 
 CREATE PROCEDURE retally.set_journal(IN p_show text, IN p_on boolean)
     LANGUAGE plpgsql
@@ -5527,6 +5924,84 @@ $$;
 
 COMMENT ON FUNCTION retally.sum_again(p_seizures retally.seizure[]) IS 'The second sum: what the procs say now of rows that this transaction has locked.';
 
+CREATE FUNCTION retally.take_lease(p_scope text, p_name text, p_holder text, p_for interval, OUT token bigint, OUT managed boolean, OUT served_by text, OUT expires_in double precision) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    PERFORM retally.require_read_committed('no lease can be taken');
+    -- most who ask are refused: without the lock that the scope's bookings would wait for
+    managed := retally.is_managed(p_scope);
+    IF NOT managed THEN
+        RETURN;
+    END IF;
+    UPDATE retally.lease AS l
+    SET wanted_by = p_holder, wanted_at = clock_timestamp()
+    WHERE
+        l.scope = p_scope
+        AND l.holder <> p_holder
+        AND l.expires_at > clock_timestamp()
+        AND (
+            l.wanted_by IS NULL
+            OR l.wanted_by = p_holder
+            OR l.wanted_at <= clock_timestamp() - retally.lease_wish()
+        );
+    IF NOT FOUND THEN
+        IF NOT EXISTS (
+            SELECT
+            FROM retally.lease AS l
+            WHERE
+                l.scope = p_scope
+                AND l.holder <> p_holder
+                AND l.expires_at > clock_timestamp()
+        ) THEN
+            PERFORM retally.hold_flag(p_scope, p_name);
+            managed := retally.is_managed(p_scope);
+            IF NOT managed THEN
+                RETURN;
+            END IF;
+            INSERT INTO retally.lease AS l (scope, token, holder, expires_at)
+            VALUES (
+                p_scope,
+                -- also above those of a row that somebody has deleted
+                (1e6 * extract(EPOCH FROM clock_timestamp()))::bigint,
+                p_holder,
+                clock_timestamp() + p_for
+            )
+            ON CONFLICT (scope) DO UPDATE
+                SET token = greatest(l.token + 1, excluded.token), holder = excluded.holder,
+                    expires_at = excluded.expires_at, taken_at = clock_timestamp(),
+                    wanted_by = NULL, wanted_at = NULL
+                WHERE
+                    l.holder = excluded.holder
+                    OR (
+                        (l.holder IS NULL OR l.expires_at <= clock_timestamp())
+                        -- given up for somebody else
+                        AND NOT coalesce(
+                            l.wanted_by <> excluded.holder
+                            AND l.wanted_at > clock_timestamp() - retally.lease_wish(),
+                            FALSE
+                        )
+                    )
+            RETURNING l.token
+            INTO token;
+        END IF;
+    END IF;
+    IF token IS NULL THEN
+        SELECT
+            CASE WHEN l.expires_at > clock_timestamp() THEN l.holder ELSE l.wanted_by END,
+            extract(
+                EPOCH FROM greatest(l.expires_at, l.wanted_at + retally.lease_wish())
+                - clock_timestamp()
+            )
+        INTO served_by, expires_in
+        FROM retally.lease AS l
+        WHERE l.scope = p_scope;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION retally.take_lease(p_scope text, p_name text, p_holder text, p_for interval, OUT token bigint, OUT managed boolean, OUT served_by text, OUT expires_in double precision) IS 'Gives the scope to one dispatcher for a while: its token.';
+
 CREATE FUNCTION retally.take_local_share(p_host text, p_job text, p_cores bigint, p_mem_kb bigint, p_gpus bigint, p_gpu_mem_kb bigint) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
@@ -5744,6 +6219,42 @@ $$;
 
 COMMENT ON FUNCTION retally.undo_scope(p_run bigint, p_scope text, p_worker text, p_new_run bigint, OUT run bigint, OUT rows_restored bigint, OUT rows_kept bigint, OUT rows_deferred bigint, OUT problems text[]) IS 'Puts back what a run changed in one show, where the rows still hold what it wrote.';
 
+CREATE FUNCTION retally.unleased(p_show_id text, p_token bigint, OUT problem text, OUT message text, OUT hint text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    AS $$
+DECLARE
+    v_name text := coalesce(
+        (SELECT s.str_name::text FROM public.show AS s WHERE s.pk_show::text = p_show_id), p_show_id
+    );
+    v_lease record;
+BEGIN
+    SELECT
+        l.holder,
+        l.expires_at > clock_timestamp() AS live
+    INTO v_lease
+    FROM retally.lease AS l
+    WHERE l.scope = p_show_id;
+    problem := 'RT019';
+    IF v_lease.holder IS NULL THEN
+        message := format('show "%s" is managed, and nobody serves it', v_name);
+        hint := 'Take its lease first, as a Dispatcher with admission does.';
+    ELSIF p_token IS NULL THEN
+        message := format('show "%s" is served by dispatcher %s', v_name, v_lease.holder);
+        hint := 'Book through that one; or end its lease: `retally leases --end SHOW`.';
+    ELSIF v_lease.live THEN
+        message := format(
+            'show "%s" is served by dispatcher %s, under another lease', v_name, v_lease.holder
+        );
+        hint := 'Take the lease again once it is free.';
+    ELSE
+        message := format('the lease of dispatcher %s on show "%s" has ended', v_lease.holder, v_name);
+        hint := 'Take it again: what is booked has to be counted anew.';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION retally.unleased(p_show_id text, p_token bigint, OUT problem text, OUT message text, OUT hint text) IS 'Why a booking of a managed show is not let in under this token.';
+
 CREATE FUNCTION retally.unserved_shows(p_after interval) RETURNS TABLE(show_id text, name text, rebuilt boolean, fault text, tick text, totals text[], last_pass timestamp with time zone, error text)
     LANGUAGE sql
     AS $$
@@ -5810,6 +6321,83 @@ $$;
 
 COMMENT ON FUNCTION retally.unserved_shows(p_after interval) IS 'The shows that the ticks should serve and do not.';
 
+CREATE FUNCTION retally.vertices(p_show_id text) RETURNS TABLE(vertex text, key text, name text, folder_id text, max_cores bigint, max_gpus bigint, cores numeric, gpus numeric)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET work_mem TO '64MB'
+    SET random_page_cost TO '1.1'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+DECLARE
+    v_read text[] := retally.read_for(ARRAY[p_show_id]);
+BEGIN
+    RETURN QUERY
+    WITH sums AS MATERIALIZED (
+        SELECT b.*
+        FROM retally.booked_in(
+            v_read, ARRAY['subscription', 'folder', 'job'], NULL, 'procs'
+        ) AS b
+        WHERE b.show_id IS NULL OR b.show_id = p_show_id
+    ),
+
+    caps AS (
+        SELECT
+            'subscription' AS vertex,
+            s.pk_alloc::text AS key,
+            a.str_name::text AS name,
+            NULL::text AS folder_id,
+            s.int_burst::bigint AS max_cores,
+            -1::bigint AS max_gpus
+        FROM public.subscription AS s
+        INNER JOIN public.alloc AS a ON s.pk_alloc::text = a.pk_alloc::text
+        WHERE s.pk_show::text = p_show_id
+        UNION ALL
+        SELECT
+            'folder',
+            f.pk_folder::text,
+            f.str_name::text,
+            NULL,
+            coalesce(r.int_max_cores, -1),
+            coalesce(r.int_max_gpus, -1)
+        FROM public.folder AS f
+        LEFT JOIN public.folder_resource AS r ON f.pk_folder::text = r.pk_folder::text
+        WHERE f.pk_show::text = p_show_id
+        UNION ALL
+        SELECT
+            'job',
+            j.pk_job::text,
+            j.str_name::text,
+            j.pk_folder::text,
+            coalesce(r.int_max_cores, -1),
+            coalesce(r.int_max_gpus, -1)
+        FROM public.job AS j
+        LEFT JOIN public.job_resource AS r ON j.pk_job::text = r.pk_job::text
+        WHERE
+            j.pk_show::text = p_show_id
+            AND (
+                j.str_state <> 'FINISHED'
+                OR j.pk_job::text IN (SELECT b.key FROM sums AS b WHERE b.total = 'job')
+            )
+    )
+
+    SELECT
+        c.vertex,
+        c.key,
+        c.name,
+        c.folder_id,
+        c.max_cores,
+        c.max_gpus,
+        coalesce(b.cores, 0),
+        coalesce(b.gpus, 0)
+    FROM caps AS c
+    LEFT JOIN sums AS b ON c.vertex = b.total AND c.key = b.key;
+END
+$$;
+
+COMMENT ON FUNCTION retally.vertices(p_show_id text) IS 'Every vertex of a show at which bookings are capped, its caps, and what is booked there.';
+
 CREATE FUNCTION retally.wait_for_row(p_show_id text, p_total text, p_key text, p_limit interval) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
@@ -5831,7 +6419,7 @@ $$;
 
 COMMENT ON FUNCTION retally.wait_for_row(p_show_id text, p_total text, p_key text, p_limit interval) IS 'Waits in the queue of one busy row of a total.';
 
-CREATE FUNCTION retally.why_not(p_booking retally.booking, p_alloc text, p_stopped_by text, OUT problem text, OUT message text, OUT hint text, OUT holder text) RETURNS record
+CREATE FUNCTION retally.why_not(p_booking retally.booking, p_alloc text, p_stopped_by text, p_token bigint, OUT problem text, OUT message text, OUT hint text, OUT holder text) RETURNS record
     LANGUAGE plpgsql STABLE
     AS $$
 BEGIN
@@ -5843,6 +6431,14 @@ BEGIN
         SELECT o.problem, o.message, o.hint
         INTO problem, message, hint
         FROM retally.over_job_max(p_booking.job, p_booking.cores, p_booking.gpus) AS o;
+    ELSIF p_stopped_by = 'lease' THEN
+        SELECT u.problem, u.message, u.hint
+        INTO problem, message, hint
+        FROM retally.unleased(p_booking.show, p_token) AS u;
+    ELSIF p_stopped_by = 'move' THEN
+        SELECT m.problem, m.message, m.hint
+        INTO problem, message, hint
+        FROM retally.moved(p_booking.host, p_booking.job) AS m;
     ELSE
         SELECT r.problem, r.message, r.hint, r.holder
         INTO problem, message, hint, holder
@@ -5861,7 +6457,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION retally.why_not(p_booking retally.booking, p_alloc text, p_stopped_by text, OUT problem text, OUT message text, OUT hint text, OUT holder text) IS 'Why an entry of a batch was not booked.';
+COMMENT ON FUNCTION retally.why_not(p_booking retally.booking, p_alloc text, p_stopped_by text, p_token bigint, OUT problem text, OUT message text, OUT hint text, OUT holder text) IS 'Why an entry of a batch was not booked.';
 
 CREATE FUNCTION retally.write_folder(p_rows retally.comparison[]) RETURNS TABLE(show_id text, key text, fits boolean)
     LANGUAGE plpgsql
@@ -6540,7 +7136,7 @@ CREATE TABLE retally.setting (
     longest_wait interval DEFAULT '00:00:00.5'::interval NOT NULL,
     override text DEFAULT 'per-show'::text NOT NULL,
     longest_flip interval DEFAULT '00:00:05'::interval NOT NULL,
-    notify_releases boolean DEFAULT false NOT NULL,
+    notify boolean DEFAULT false CONSTRAINT setting_notify_releases_not_null NOT NULL,
     repair_share numeric DEFAULT 0.5 NOT NULL,
     history_every interval DEFAULT '00:01:00'::interval NOT NULL,
     history_age interval DEFAULT '7 days'::interval NOT NULL,
@@ -6568,7 +7164,7 @@ COMMENT ON COLUMN retally.setting.override IS 'Which flag is in force: each show
 
 COMMENT ON COLUMN retally.setting.longest_flip IS 'How long a change of a flag waits for the bookings in flight; new ones wait behind it.';
 
-COMMENT ON COLUMN retally.setting.notify_releases IS 'A release of a managed show''s proc also sends pg_notify(''acct_release'', …).';
+COMMENT ON COLUMN retally.setting.notify IS 'Releases of managed shows'' procs and changes of caps also send pg_notify(): acct_release, acct_limit_change.';
 
 COMMENT ON COLUMN retally.setting.repair_share IS 'A repair that would change more than this share of a show''s rows or core units is refused.';
 
@@ -6596,6 +7192,9 @@ ALTER TABLE ONLY retally.due
 
 ALTER TABLE ONLY retally.installed
     ADD CONSTRAINT installed_pk PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY retally.lease
+    ADD CONSTRAINT lease_pk PRIMARY KEY (scope);
 
 ALTER TABLE ONLY retally.ledger
     ADD CONSTRAINT ledger_pk PRIMARY KEY (run, scope, total, key, slot);

@@ -146,6 +146,13 @@ class Dispatcher:
         """What the admission has done since this was opened; None while closed, or without one."""
         return self._service.stats() if self._service else None
 
+    def elsewhere(self) -> frozenset[str]:
+        """The shows (``pk_show``) that others serve, as heard in the last second.
+
+        Bookings of them would be refused: there is better work to look for.
+        """
+        return self._service.gate.shows.elsewhere() if self._service else frozenset()
+
     def give_up(self, show_id: str) -> None:
         """Let another dispatcher serve a show (``pk_show``); the next booking asks for it again."""
         if self._service:

@@ -303,6 +303,7 @@ def test_a_show_is_served_by_one_dispatcher_until_that_gives_it_up(
             other.book(booking(work))
         (answer,) = other.book_many([booking(work)])
         assert isinstance(answer.error, ServedElsewhereError)
+        assert (one.elsewhere(), other.elsewhere()) == (set(), {work.show})
         with pytest.raises(ServedElsewhereError, match="served by dispatcher one"):
             unbound.book(booking(work))
         one.give_up(work.show)

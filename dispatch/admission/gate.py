@@ -79,6 +79,8 @@ class Gate:
                 if found is None:
                     return Entry(booking)
                 self.shows.learn(found.show_id, found.show_name, managed=found.managed)
+                # last: whoever finds the show by its job finds it known
+                self._places.remember(booking.job, found.show_id)
             elif not self.shows.is_managed(show):
                 return Entry(booking, show=show)
             elif entry := self._counted(booking, show):

@@ -27,18 +27,19 @@ class Places:
         self._allocations: dict[str, str] = {}
 
     def show(self, job: str) -> str | None:
-        """The show of a job that was looked up before."""
+        """The show of a job that was remembered."""
         return self._shows.get(job)
 
     def look_up(self, job: str) -> JobCounts | None:
         """A job as it is now; None when there is no such job."""
         with self._connected() as conn:
-            found = calls.job_counts(conn, job)
-        if found:
-            if len(self._shows) >= _MOST_JOBS:
-                self._shows.clear()
-            self._shows[job] = found.show_id
-        return found
+            return calls.job_counts(conn, job)
+
+    def remember(self, job: str, show_id: str) -> None:
+        """The job's show, for the next time."""
+        if len(self._shows) >= _MOST_JOBS:
+            self._shows.clear()
+        self._shows[job] = show_id
 
     def allocation(self, host: str) -> str | None:
         """The allocation of a host, which may have moved since; None when there is no such host."""

@@ -69,6 +69,16 @@ class Shows:
         """Whether the show was managed when it was looked at last; refusals say when it changes."""
         return self._shows[show_id].managed
 
+    def elsewhere(self) -> frozenset[str]:
+        """The shows that others were found to serve a moment ago, by id."""
+        now = time.monotonic()
+        with self._lock:
+            return frozenset(
+                show_id
+                for show_id, show in self._shows.items()
+                if isinstance(show.reason, ServedElsewhereError) and now < show.pause_until
+            )
+
     def look_again(self, show_id: str) -> None:
         """A booking was refused that took the show for unmanaged."""
         self._shows[show_id].managed = True
@@ -84,7 +94,7 @@ class Shows:
             if self._store.token(show_id) is not None:
                 return
             if show.reason and time.monotonic() < show.pause_until:
-                raise show.reason.with_traceback(None)
+                raise type(show.reason)(str(show.reason), show.reason.hint) from show.reason
             try:
                 self._serve(show_id, show)
             except RetallyError as error:

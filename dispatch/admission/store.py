@@ -13,7 +13,6 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from retally.dispatch.admission.tenure import Recount, Tenure
-from retally.dispatch.admission.vertex import NO_LIMIT
 from retally.sql.errors import RetallyError
 
 if TYPE_CHECKING:
@@ -292,7 +291,7 @@ class Store:
                 ("cores", vertex.cores, vertex.max_cores, cores),
                 ("gpus", vertex.gpus, vertex.max_gpus, gpus),
             ):
-                if current + asked > limit and limit != NO_LIMIT:
+                if current + asked > limit:
                     self._refused[vertex.kind] += 1
                     return Refusal(
                         vertex.kind, vertex.key, vertex.name, slot, current, limit, asked

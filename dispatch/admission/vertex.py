@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from retally.procedures.admission import Snapshot, VertexRow
 
-#: Above what any farm can book, so that the check needs no case for "no limit".
-NO_LIMIT = 1 << 62
+#: Above what can be asked for, so that the check needs no case for "no limit".
+NO_LIMIT = 1 << 80
 
 
 class Vertex:

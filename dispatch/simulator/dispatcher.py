@@ -127,7 +127,12 @@ class SimulatedDispatcher:
         draw = self._draw
         in_batch = draw.random() < self._simulation.batch_share
         jobs = draw.sample(self._jobs, min(_JOBS_A_LOOK, len(self._jobs)))
-        frames = farm.waiting(conn, jobs, _FRAMES_OF_A_JOB)
+        elsewhere = self._dispatcher.elsewhere()
+        frames = [
+            frame
+            for frame in farm.waiting(conn, jobs, _FRAMES_OF_A_JOB)
+            if frame.show not in elsewhere
+        ]
         draw.shuffle(frames)
         del frames[_BATCH if in_batch else _SINGLE :]
         if not frames:
