@@ -94,6 +94,11 @@ def place(conn: psycopg.Connection, shown: Sequence[str] = SHOWN) -> Place:
     )
 
 
+def nowhere() -> Place:
+    """The machine, where no server took part."""
+    return Place(server="no server", cpus=cpus(), python=platform.python_version(), settings=())
+
+
 def await_alone(conn: psycopg.Connection) -> None:
     """Wait for those who are just leaving this database. Raises BenchError when somebody stays."""
     until = time.monotonic() + _LEAVE_SECONDS

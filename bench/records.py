@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 
 @dataclass(frozen=True)
@@ -22,3 +26,19 @@ class Place:
     cpus: int
     python: str
     settings: tuple[tuple[str, str], ...]
+
+
+class Rated(Protocol):
+    """A cell of some kind, ``spec``, that has a throughput."""
+
+    @property
+    def spec(self) -> Hashable:
+        """What was measured."""
+
+    @property
+    def round(self) -> int:
+        """In which round, from 1."""
+
+    @property
+    def per_second(self) -> float:
+        """Procs a second."""

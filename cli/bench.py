@@ -21,6 +21,7 @@ from retally.cli.output import console
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from retally.bench.admission import Run as AdmissionRun
     from retally.bench.dispatch import Run as DispatchRun
     from retally.bench.recompute import Run as RecomputeRun
     from retally.bench.records import Bar, Place
@@ -137,7 +138,7 @@ def stopped_by_signals() -> Iterator[None]:
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-def as_json(outcome: DispatchRun | RecomputeRun) -> str:
+def as_json(outcome: AdmissionRun | DispatchRun | RecomputeRun) -> str:
     """The whole run, every cell of it."""
     return json.dumps(asdict(outcome), indent=2)
 
@@ -163,11 +164,9 @@ def print_bars(style: str, bars: Sequence[Bar]) -> None:
 
 def where(place: Place, how: str) -> str:
     """The server, this machine, ``how`` it was measured, and the server's settings."""
+    here = f"{place.server}, {place.cpus} CPUs, Python {place.python}; {how}"
     settings = ", ".join(f"{name} {value}" for name, value in place.settings)
-    return (
-        f"{place.server}, {place.cpus} CPUs, Python {place.python}; {how};"
-        f" the server's settings: {settings}"
-    )
+    return f"{here}; the server's settings: {settings}" if settings else here
 
 
 def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int) -> None:

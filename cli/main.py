@@ -7,6 +7,7 @@ from importlib.metadata import version
 import click
 
 from retally.cli.bench import bench
+from retally.cli.bench_admission import admission
 from retally.cli.bench_dispatch import dispatch
 from retally.cli.bench_recompute import recompute as bench_recompute
 from retally.cli.demo import demo
@@ -77,5 +78,5 @@ for _command in (
 ):
     main.add_command(_command)
 
-for _command in (dispatch, bench_recompute):
+for _command in (dispatch, admission, bench_recompute):
     bench.add_command(_command)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import psycopg
 
 
+#: At which bookings are capped, in the order in which they are asked.
+VERTICES = ("subscription", "folder", "job")
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """What a statement saw: the transactions below ``xmax``, save those that were ``running``."""
@@ -37,7 +41,7 @@ class Snapshot:
         return xact < self.xmax and xact not in self.running
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VertexRow:
     """A vertex as the database has it.
 
@@ -58,10 +62,17 @@ class VertexRow:
 
 @dataclass(frozen=True)
 class Counts:
-    """All vertices of a show, of one snapshot."""
+    """All vertices of a show, of one snapshot; folders come before the jobs in them."""
 
     snapshot: Snapshot
     rows: tuple[VertexRow, ...]
+
+    def by_vertex(self) -> dict[str, dict[str, VertexRow]]:
+        """The rows by vertex and key."""
+        found: dict[str, dict[str, VertexRow]] = {vertex: {} for vertex in VERTICES}
+        for row in self.rows:
+            found[row.vertex][row.key] = row
+        return found
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from typing import TYPE_CHECKING, LiteralString
 from uuid import uuid4
 
+from retally.bench.acts import booking, releasing
 from retally.bench.dispatch.records import Action, Mode
-from retally.bench.errors import BenchError
 from retally.procedures import booking as product
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import psycopg
 
+    from retally.bench.acts import Act
     from retally.bench.dispatch.records import Spec
-
-    #: Does one transaction and answers with its procs; StopIteration when there is no work left.
-    Act = Callable[[], int]
 
 # The same columns and amounts as book_proc() writes.
 _HOST = """
@@ -80,41 +78,14 @@ def act(
     conn.prepare_threshold = 0 if spec.prepared else None
     if spec.mode in {Mode.BARE, Mode.INLINE}:
         return _by_statements(conn, target, bookings, inline=spec.mode is Mode.INLINE)
-    if spec.action is Action.RELEASE:
-        return _release(conn, bookings, spec.batch)
-    return _book(conn, bookings, spec.batch)
-
-
-def _book(conn: psycopg.Connection, bookings: Iterator[product.Booking], batch: int) -> Act:
     cursor = conn.cursor()  # as Dispatcher keeps one for each of its connections
-
-    def one() -> int:
-        product.book(cursor, next(bookings))
-        return 1
-
-    def many() -> int:
-        answers = product.book_many(cursor, _taken(bookings, batch))
-        for answer in answers:
-            if answer.error:
-                raise answer.error
-        return len(answers)
-
-    return one if batch == 1 else many
-
-
-def _release(conn: psycopg.Connection, bookings: Iterator[product.Booking], batch: int) -> Act:
-    cursor = conn.cursor()
-
-    def one() -> int:
-        _expect_there(product.release(cursor, str(next(bookings).frame)))
-        return 1
-
-    def many() -> int:
-        procs = [str(booking.frame) for booking in _taken(bookings, batch)]
-        _expect_there(all(product.release_many(cursor, procs)))
-        return len(procs)
-
-    return one if batch == 1 else many
+    if spec.action is Action.RELEASE:
+        release, release_many = product.release, product.release_many
+        return releasing(
+            partial(release, cursor), partial(release_many, cursor), bookings, spec.batch
+        )
+    book, book_many = product.book, product.book_many
+    return booking(partial(book, cursor), partial(book_many, cursor), bookings, spec.batch)
 
 
 def _by_statements(
@@ -165,15 +136,3 @@ def _proc(target: Target, b: product.Booking) -> tuple[object, ...]:
         b.gpu_mem_kb,
         b.local,
     )
-
-
-def _taken(bookings: Iterator[product.Booking], batch: int) -> list[product.Booking]:
-    taken = list(islice(bookings, batch))
-    if len(taken) < batch:
-        raise StopIteration
-    return taken
-
-
-def _expect_there(there: bool) -> None:
-    if not there:
-        raise BenchError("a proc that the benchmark had made is gone: somebody else is at work")

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from retally.bench.crew import Crew
 from retally.bench.dispatch.cell import measured
-from retally.bench.dispatch.clients import Crew
-from retally.bench.dispatch.ground import Ground, require_connections
+from retally.bench.dispatch.clients import opened
+from retally.bench.dispatch.ground import Ground
 from retally.bench.dispatch.records import Action, Mode, Run, Spec
 from retally.bench.dispatch.summary import bars, lines
+from retally.bench.ground import require_connections
 from retally.bench.place import cpus, own_database, place, server
 from retally.sql.connect import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from retally.bench.dispatch.clients import Task
     from retally.bench.dispatch.records import Cell, Plan
 
     #: Called before each cell: its number from 1, how many there are, and what it is.
@@ -73,7 +76,7 @@ def run(dsn: str | None, plan: Plan, tell: Tell) -> Run:
         with (
             own_database(there) as database,
             connect(database) as conn,
-            Crew(database, cpus()) as crew,
+            Crew(database, cpus(), opened) as crew,
         ):
             ground = Ground(conn, database, hosts=plan.hosts, frames=_frames(plan), seed=plan.seed)
             cells = tuple(_cells(ground, crew, plan, tell))
@@ -87,7 +90,7 @@ def _beside_its_journal(spec: Spec, number: int) -> list[Spec]:
     return both[::-1] if number % 2 else both
 
 
-def _cells(ground: Ground, crew: Crew, plan: Plan, tell: Tell) -> Iterator[Cell]:
+def _cells(ground: Ground, crew: Crew[Task], plan: Plan, tell: Tell) -> Iterator[Cell]:
     for number in range(plan.rounds):
         kinds = specs(plan, number)
         for index, spec in enumerate(kinds):

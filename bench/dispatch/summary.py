@@ -6,12 +6,14 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from retally.bench.dispatch.records import Action, Line, Mode, Spec
+from retally.bench.logs import how_many
 from retally.bench.records import Bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from retally.bench.dispatch.records import Cell
+    from retally.bench.records import Rated
 
 _HOT = 64  # clients of the bars that compare modes
 _FEWEST, _MOST = 16, 256  # between them throughput may not fall
@@ -38,7 +40,7 @@ def bars(cells: Sequence[Cell]) -> tuple[Bar, ...]:
         _journaled(cells),
         _count("deadlocks, flag on", on, lambda cell: cell.deadlocks),
         _count("deadlocks, flag off beside a recompute", beside, lambda cell: cell.deadlocks),
-        _count("errors of any kind", cells, _errors),
+        _count("errors of any kind", cells, lambda cell: how_many(cell.errors)),
         _count(
             "totals and idle amounts that are wrong after a cell",
             cells,
@@ -47,7 +49,7 @@ def bars(cells: Sequence[Cell]) -> tuple[Bar, ...]:
     )
 
 
-def ratio(cells: Sequence[Cell], above: Spec, below: Spec) -> float | None:
+def ratio(cells: Sequence[Rated], above: Hashable, below: Hashable) -> float | None:
     """How many times the throughput of ``below`` that of ``above`` is.
 
     The median of the ratios within each round; None where one of them was not measured.
@@ -70,7 +72,7 @@ def _line(cells: Sequence[Cell], spec: Spec) -> Line:
         p50_ms=median(cell.p50_ms for cell in own),
         p99_ms=median(cell.p99_ms for cell in own),
         deadlocks=sum(cell.deadlocks for cell in own),
-        errors=sum(map(_errors, own)),
+        errors=sum(how_many(cell.errors) for cell in own),
         flag_on_times=None if spec == plain else ratio(cells, plain, spec),
     )
 
@@ -158,7 +160,3 @@ def _count(what: str, cells: Sequence[Cell], count: Callable[[Cell], int]) -> Ba
         return Bar(f"no {what}", "not measured", None)
     found = sum(map(count, cells))
     return Bar(f"no {what}", f"{found:,} in {len(cells)} cells", found == 0)
-
-
-def _errors(cell: Cell) -> int:
-    return sum(int(error.rpartition(" ")[2]) for error in cell.errors)

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from retally.procedures.admission import VERTICES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from prometheus_client.metrics_core import Metric
 
     from retally.dispatch.admission.listener import ListenerState
-
-#: The vertices that refuse, so that a counter is there before the first refusal.
-VERTICES = ("subscription", "folder", "job")
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class AdmissionCollector(Collector):
         refused = CounterMetricFamily(
             "retally_admission_refused", "Bookings refused, by vertex.", labels=["vertex"]
         )
-        for vertex in VERTICES:
+        for vertex in VERTICES:  # so that a counter is there before the first refusal
             refused.add_metric([vertex], stats.refused.get(vertex, 0))
         yield refused
         yield GaugeMetricFamily(

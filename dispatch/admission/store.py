@@ -204,7 +204,8 @@ class Store:
             recount = tenure.recount = Recount(tenure)
         for part in recount.parts(_AT_A_TIME):
             with self._lock:
-                recount.mark(part)
+                for vertex in part:
+                    vertex.mark(recount)
         return recount
 
     def end_recount(self, recount: Recount, counts: Counts) -> bool:
@@ -212,20 +213,19 @@ class Store:
 
         False when it is of no use any more: another one has begun, or the show is not served.
         """
-        tenure, known = recount.tenure, {(row.vertex, row.key): row for row in counts.rows}
-        # folders before jobs, which name them
-        rows = sorted(counts.rows, key=lambda row: row.vertex == "job")
-        for start in range(0, len(rows), _AT_A_TIME):
+        tenure, snapshot, rows = recount.tenure, counts.snapshot, counts.by_vertex()
+        for start in range(0, len(counts.rows), _AT_A_TIME):
             with self._lock:
                 if not self._is_current(recount):
                     return False
-                for row in rows[start : start + _AT_A_TIME]:
-                    tenure.add(row, counts.snapshot)
+                for row in counts.rows[start : start + _AT_A_TIME]:
+                    tenure.add(row, snapshot)
         for part in recount.parts(_AT_A_TIME):
             with self._lock:
                 if not self._is_current(recount):
                     return False
-                recount.overwrite(part, known, counts.snapshot)
+                for vertex in part:
+                    recount.overwrite(vertex, rows[vertex.kind].get(vertex.key), snapshot)
         with self._lock:
             tenure.recount = None
             tenure.snapshot = counts.snapshot

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from retally.dispatch.admission.vertex import Job, Vertex, limit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from retally.dispatch.admission.store import Ticket
     from retally.dispatch.admission.wire import LimitChange, Release
@@ -31,8 +31,7 @@ class Tenure:
         self.subscriptions: dict[str, Vertex] = {}
         self.folders: dict[str, Vertex] = {}
         self.jobs: dict[str, Job] = {}
-        # jobs name their folders
-        for row in sorted(counts.rows, key=lambda row: row.vertex == "job"):
+        for row in counts.rows:
             self.add(row, counts.snapshot)
 
     def add(self, row: VertexRow, snapshot: Snapshot) -> None:
@@ -109,7 +108,7 @@ class Tenure:
 
 
 class Recount:
-    """A recount under way: what was confirmed when it began, and what has happened since.
+    """A recount under way: what is marked, and what has happened since.
 
     What a vertex holds confirmed at its mark is committed, so the snapshot that is read after the
     marks has it; all that is counted beyond the mark is kept on top, save what the snapshot is
@@ -120,59 +119,43 @@ class Recount:
         self.tenure = tenure
         self.capped: set[Vertex] = set()
         self._vertices = list(tenure.vertices())
-        self._marks: dict[Vertex, tuple[int, int]] = {}
         self._released: dict[Vertex, list[Release]] = {}
         self._confirmed: dict[Vertex, list[tuple[Ticket, int]]] = {}
 
     def note_confirmed(self, vertex: Vertex, ticket: Ticket, xact: int | None) -> None:
         """A booking was confirmed that the vertex's snapshot has not."""
         # before its mark it is part of that
-        if xact is not None and vertex in self._marks:
+        if xact is not None and vertex.marked_for is self:
             self._confirmed.setdefault(vertex, []).append((ticket, xact))
 
     def note_released(self, vertex: Vertex, release: Release) -> None:
         """A release was taken off the vertex."""
         self._released.setdefault(vertex, []).append(release)
 
-    def mark(self, vertices: Iterable[Vertex]) -> None:
-        """Note what is confirmed now."""
-        for vertex in vertices:
-            self._marks[vertex] = (vertex.cores_confirmed, vertex.gpus_confirmed)
-
     def parts(self, size: int) -> Iterator[Sequence[Vertex]]:
         """The vertices that the tenure had when this began, so many at a time."""
         for start in range(0, len(self._vertices), size):
             yield self._vertices[start : start + size]
 
-    def overwrite(
-        self, vertices: Iterable[Vertex], rows: Mapping[tuple[str, str], VertexRow], now: Snapshot
-    ) -> None:
-        """Set these vertices to what was read, keeping what it may have missed."""
-        for vertex in vertices:
-            row = rows.get((vertex.kind, vertex.key))
-            cores, gpus = (row.cores, row.gpus) if row else (0, 0)
-            for release in self._released.pop(vertex, ()):
-                if not now.sees(release.xact or 0):
-                    cores -= release.core_units
-                    gpus -= release.gpus
-            for ticket, xact in self._confirmed.pop(vertex, ()):
-                if now.sees(xact):
-                    vertex.cores_counted -= ticket.cores
-                    vertex.cores_confirmed -= ticket.cores
-                    vertex.gpus_counted -= ticket.gpus
-                    vertex.gpus_confirmed -= ticket.gpus
-            cores_marked, gpus_marked = self._marks[vertex]
-            vertex.rebase(cores - cores_marked, gpus - gpus_marked, now)
-            if vertex not in self.capped:
-                self._cap(vertex, row)
-            if row and isinstance(vertex, Job):
-                vertex.folder = self.tenure.folder(row.folder_id)
-            elif row is None and vertex.is_quiet and not vertex.cores:
-                # finished; should it come back, it is looked up
-                self.tenure.jobs.pop(vertex.key, None) if vertex.kind == "job" else None
-
-    def _cap(self, vertex: Vertex, row: VertexRow | None) -> None:
-        if row:
+    def overwrite(self, vertex: Vertex, row: VertexRow | None, now: Snapshot) -> None:
+        """Set a vertex to what was read, None: nothing, keeping what that may have missed."""
+        for ticket, xact in self._confirmed.pop(vertex, ()):
+            if now.sees(xact):
+                vertex.uncount(ticket.cores, ticket.gpus)
+        cores, gpus = (row.cores, row.gpus) if row else (0, 0)
+        for release in self._released.pop(vertex, ()):
+            if not now.sees(release.xact or 0):
+                cores -= release.core_units
+                gpus -= release.gpus
+        vertex.overwrite(cores, gpus, now)
+        if vertex not in self.capped:
             vertex.cap_by(row)
-        elif vertex.kind == "subscription":
-            vertex.cap(0, None)  # it is gone
+        if isinstance(vertex, Job):
+            self._place(vertex, row)
+
+    def _place(self, job: Job, row: VertexRow | None) -> None:
+        if row:
+            job.folder = self.tenure.folder(row.folder_id)
+        elif job.is_quiet and not job.cores:
+            # finished; should it come back, it is looked up
+            self.tenure.jobs.pop(job.key, None)

@@ -18,20 +18,24 @@ class Vertex:
     ``counted`` held of that already. ``counted`` grows with each booking that is let in and
     ``confirmed`` with each that is committed and that the snapshot has not; a recount sets neither
     back, so that none is forgotten. ``room`` is the cap less the base: what ``counted`` may grow
-    to. ``name`` is empty where the database has no such row.
+    to. ``marked`` is what was confirmed when the recount ``marked_for`` came by. ``name`` is empty
+    where the database has no such row.
     """
 
     __slots__ = (
         "cores_base",
         "cores_confirmed",
         "cores_counted",
+        "cores_marked",
         "cores_room",
         "gpus_base",
         "gpus_confirmed",
         "gpus_counted",
+        "gpus_marked",
         "gpus_room",
         "key",
         "kind",
+        "marked_for",
         "max_cores",
         "max_gpus",
         "name",
@@ -45,6 +49,8 @@ class Vertex:
         self.snapshot = snapshot
         self.cores_base = self.cores_counted = self.cores_confirmed = 0
         self.gpus_base = self.gpus_counted = self.gpus_confirmed = 0
+        self.cores_marked = self.gpus_marked = 0
+        self.marked_for: object = None
         self.cap(0 if kind == "subscription" else NO_LIMIT, NO_LIMIT)
 
     @classmethod
@@ -75,9 +81,29 @@ class Vertex:
         self.cap_by(row)
         self.rebase(row.cores, row.gpus, snapshot)
 
-    def cap_by(self, row: VertexRow) -> None:
-        """Take over the caps as the farm has them."""
-        self.cap(limit(self.kind, row.max_cores), limit(self.kind, row.max_gpus, gpus=True))
+    def mark(self, recount: object) -> None:
+        """Note what is confirmed by now; the recount reads the database after this."""
+        self.cores_marked = self.cores_confirmed
+        self.gpus_marked = self.gpus_confirmed
+        self.marked_for = recount
+
+    def overwrite(self, cores: int, gpus: int, snapshot: Snapshot) -> None:
+        """Take over what was read after the mark, and keep what is counted beyond the mark."""
+        self.rebase(cores - self.cores_marked, gpus - self.gpus_marked, snapshot)
+
+    def uncount(self, cores: int, gpus: int) -> None:
+        """What was confirmed since the mark is in what was read."""
+        self.cores_counted -= cores
+        self.cores_confirmed -= cores
+        self.gpus_counted -= gpus
+        self.gpus_confirmed -= gpus
+
+    def cap_by(self, row: VertexRow | None) -> None:
+        """Take over the caps as the farm has them; a subscription that is gone books nothing."""
+        if row:
+            self.cap(limit(self.kind, row.max_cores), limit(self.kind, row.max_gpus, gpus=True))
+        elif self.kind == "subscription":
+            self.cap(0, None)
 
     def cap(self, max_cores: int | None, max_gpus: int | None) -> None:
         """Set the caps; None: as it is."""

@@ -1,6 +1,6 @@
 -- What admission goes by: every vertex of a show at which bookings are capped, its caps, and what
 -- the procs say is booked there, of one snapshot. vertex: subscription (key pk_alloc), folder or
--- job; folder_id: the job's. Finished jobs are there while they have procs.
+-- job, the jobs last; folder_id: the job's. Finished jobs are there while they have procs.
 -- p_show_id: pk_show. Caps and sums in core units and GPUs, caps as the farm has them; max_gpus of
 -- a subscription is -1. A job or folder without a row for its total has no cap. name: what people
 -- call the allocation, folder or job.
@@ -81,7 +81,8 @@ BEGIN
         coalesce(b.cores, 0),
         coalesce(b.gpus, 0)
     FROM caps AS c
-    LEFT JOIN sums AS b ON c.vertex = b.total AND c.key = b.key;
+    LEFT JOIN sums AS b ON c.vertex = b.total AND c.key = b.key
+    ORDER BY c.vertex = 'job';
 END
 $$;
 COMMENT ON FUNCTION retally.vertices(text) IS
