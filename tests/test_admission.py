@@ -343,7 +343,7 @@ def test_dispatchers_come_to_share_the_shows_that_they_all_want(
             for each in works:
                 with contextlib.suppress(HostFullError):
                     _taken(other, each)
-            return {len(stats(d).seed_ages) for d in (one, other)} == {2}
+            return {len(stats(d).served) for d in (one, other)} == {2}
 
         await_true(shared)
 
@@ -384,10 +384,11 @@ def test_a_show_that_becomes_managed_is_counted_before_it_is_served(
     with Dispatcher(farm_db.info.dsn, admission=DEAF) as dispatcher:
         for _ in range(6):
             dispatcher.book(booking(work))
-        assert stats(dispatcher).seed_ages == {}
+        assert stats(dispatcher).served == ()
         manage(farm_db, work, True)
         assert len(fill(dispatcher, work)) == 4
-        assert set(stats(dispatcher).seed_ages) == {work.show}
+        (served,) = stats(dispatcher).served
+        assert (served.show_id, served.name) == (work.show, work.show)
 
 
 def test_jobs_and_folders_that_come_later_are_counted_where_they_are(
@@ -488,7 +489,7 @@ def test_prometheus_is_told_what_the_store_does(farm_db: psycopg.Connection, wor
     assert 'retally_admission_refused_total{vertex="subscription"} 1.0' in text
     assert 'retally_admission_refused_total{vertex="job"} 0.0' in text
     assert "retally_admission_in_flight 0.0" in text
-    assert f'retally_admission_seed_age_seconds{{show="{work.show}"}}' in text
+    assert f'retally_admission_seed_age_seconds{{show="{work.show}",show_id=' in text
     assert "retally_admission" not in generate_latest(registry).decode()  # closed
 
 

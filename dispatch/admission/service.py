@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from retally.dispatch.admission.gate import Gate
 from retally.dispatch.admission.keeper import Keeper
-from retally.dispatch.admission.stats import AdmissionStats
+from retally.dispatch.admission.stats import AdmissionStats, ServedShow
 from retally.sql.connect import pool
 from retally.sql.errors import RetallyError, translated
 
@@ -52,7 +52,9 @@ class AdmissionService:
             in_doubt=counts.in_doubt,
             in_flight=counts.in_flight,
             refused=counts.refused,
-            seed_ages={name(show): age for show, age in counts.seed_ages.items()},
+            served=tuple(
+                ServedShow(show, name(show), age) for show, age in counts.seed_ages.items()
+            ),
             recounts=keeper.recounts,
             failures=keeper.failures,
             listener=listener.state,

@@ -19,14 +19,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class ServedShow:
+    """A show that is served; ``seed_age``: seconds since caps and procs were last read."""
+
+    show_id: str
+    name: str
+    seed_age: float
+
+
+@dataclass(frozen=True)
 class AdmissionStats:
-    """What has happened since the dispatcher was opened.
+    """What has happened since the dispatcher was opened, and which shows it serves.
 
     ``booked``, ``rolled_back``, ``in_doubt`` (nobody knows what became of them) and ``refused`` (by
-    vertex) count bookings, ``in_flight`` those that are under way. ``seed_ages``: seconds since
-    each served show was last counted, by name. ``recounts`` and ``failures`` of them and of
-    heartbeats. ``releases``, ``limit_changes`` and ``malformed`` count notifications, ``connects``
-    how often the listener had to connect.
+    vertex) count bookings, ``in_flight`` those that are under way. ``recounts`` and ``failures`` of
+    them and of heartbeats. ``releases``, ``limit_changes`` and ``malformed`` count notifications,
+    ``connects`` how often the listener had to connect.
     """
 
     booked: int
@@ -34,7 +42,7 @@ class AdmissionStats:
     in_doubt: int
     in_flight: int
     refused: dict[str, int]
-    seed_ages: dict[str, float]
+    served: tuple[ServedShow, ...]
     recounts: int
     failures: int
     listener: ListenerState
@@ -76,10 +84,10 @@ class AdmissionCollector(Collector):
         ages = GaugeMetricFamily(
             "retally_admission_seed_age_seconds",
             "Seconds since the counters of a served show were read.",
-            labels=["show"],
+            labels=["show", "show_id"],
         )
-        for show, age in stats.seed_ages.items():
-            ages.add_metric([show], age)
+        for show in stats.served:
+            ages.add_metric([show.name, show.show_id], show.seed_age)
         yield ages
         yield CounterMetricFamily(
             "retally_admission_recounts", "Recounts of served shows.", value=stats.recounts

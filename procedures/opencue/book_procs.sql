@@ -24,6 +24,7 @@ DECLARE
     v_managed text[];
     -- the entries whose host has moved since their caps were counted
     v_moved integer[] := '{}';
+    v_now_moved integer[];
     v_in text[];
     v_all_in boolean;
     v_new retally.booking[];
@@ -58,17 +59,19 @@ BEGIN
         BEGIN
             v_in := retally.insert_procs(v_let_in);
             -- their hosts are locked now
-            v_moved := v_moved || ARRAY(
+            v_now_moved := ARRAY(
                 SELECT a.nr
                 FROM unnest(v_let_in) AS a
                 INNER JOIN public.host AS h ON a.host = h.pk_host::text
                 WHERE h.pk_alloc::text <> p_allocs[a.nr] AND a.show IS NOT NULL
             );
-            EXIT WHEN v_moved <@ v_kept_out;
+            EXIT WHEN cardinality(v_now_moved) = 0;
+            v_moved := v_moved || v_now_moved;
             RAISE EXCEPTION 'hosts have moved' USING ERRCODE = 'RT020';
         EXCEPTION
             WHEN foreign_key_violation OR SQLSTATE 'RT020' THEN
-                -- a frame or a host was deleted while we waited: the entry is seen to be bad now
+                -- a frame or a host was deleted while we waited, or a host is elsewhere: the
+                -- entry is seen to be bad now
                 NULL;
         END;
     END LOOP;
