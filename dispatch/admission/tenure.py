@@ -78,18 +78,11 @@ class Tenure:
     def change_limit(self, change: LimitChange) -> None:
         """An admin has changed caps. Without its transaction's number it may be an old message."""
         vertex = self._changed(change)
-        if vertex is None or (change.xact is not None and vertex.snapshot.sees(change.xact)):
+        if vertex is None:
             return
-        cores, gpus = change.core_units, change.gpus
-        max_cores = None if cores is None else limit(vertex.kind, cores)
-        max_gpus = None if gpus is None else limit(vertex.kind, gpus, gpus=True)
-        if change.xact is None:
-            # then it may only lower: the recount that follows knows better
-            max_cores = None if max_cores is None else min(max_cores, vertex.max_cores)
-            max_gpus = None if max_gpus is None else min(max_gpus, vertex.max_gpus)
-        vertex.cap(max_cores, max_gpus)
+        _change(vertex, change)
         if self.recount:
-            self.recount.capped.add(vertex)
+            self.recount.note_change(vertex, change)
 
     def _counted_in(self, release: Release) -> Iterator[Vertex]:
         found = (
@@ -117,9 +110,9 @@ class Recount:
 
     def __init__(self, tenure: Tenure) -> None:
         self.tenure = tenure
-        self.capped: set[Vertex] = set()
         self._vertices = list(tenure.vertices())
         self._released: dict[Vertex, list[Release]] = {}
+        self._changes: dict[Vertex, list[LimitChange]] = {}
         self._confirmed: dict[Vertex, list[tuple[Ticket, int]]] = {}
 
     def note_confirmed(self, vertex: Vertex, ticket: Ticket, xact: int | None) -> None:
@@ -127,6 +120,10 @@ class Recount:
         # before its mark it is part of that
         if xact is not None and vertex.marked_for is self:
             self._confirmed.setdefault(vertex, []).append((ticket, xact))
+
+    def note_change(self, vertex: Vertex, change: LimitChange) -> None:
+        """The vertex's caps were changed, so an admin says."""
+        self._changes.setdefault(vertex, []).append(change)
 
     def note_released(self, vertex: Vertex, release: Release) -> None:
         """A release was taken off the vertex."""
@@ -148,8 +145,9 @@ class Recount:
                 cores -= release.core_units
                 gpus -= release.gpus
         vertex.overwrite(cores, gpus, now)
-        if vertex not in self.capped:
-            vertex.cap_by(row)
+        vertex.cap_by(row)
+        for change in self._changes.pop(vertex, ()):
+            _change(vertex, change)
         if isinstance(vertex, Job):
             self._place(vertex, row)
 
@@ -159,3 +157,17 @@ class Recount:
         elif job.is_quiet and not job.cores:
             # finished; should it come back, it is looked up
             self.tenure.jobs.pop(job.key, None)
+
+
+def _change(vertex: Vertex, change: LimitChange) -> None:
+    """Change the vertex's caps, unless what was read of it is newer."""
+    if change.xact is not None and vertex.snapshot.sees(change.xact):
+        return
+    cores, gpus = change.core_units, change.gpus
+    max_cores = None if cores is None else limit(vertex.kind, cores)
+    max_gpus = None if gpus is None else limit(vertex.kind, gpus, gpus=True)
+    if change.xact is None:
+        # nothing tells how old it is: it may only lower, and the recount that follows knows better
+        max_cores = None if max_cores is None else min(max_cores, vertex.max_cores)
+        max_gpus = None if max_gpus is None else min(max_gpus, vertex.max_gpus)
+    vertex.cap(max_cores, max_gpus)
