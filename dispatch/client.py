@@ -1,4 +1,4 @@
-"""The client of the dispatch path: each call is one round trip and one transaction."""
+"""The client of the dispatch path: a call is one round trip and one transaction, as a rule."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 from psycopg.rows import tuple_row
-from psycopg_pool import PoolTimeout
+from psycopg_pool import PoolClosed, PoolTimeout
 
 from retally.dispatch.admission import Admission, AdmissionService
 from retally.procedures import booking as calls
 from retally.procedures.booking import Answer
 from retally.sql.connect import connect, pool
 from retally.sql.errors import (
-    BookingRefusedError,
     DatabaseUnreachableError,
     MovedError,
     NoConnectionError,
@@ -45,9 +44,9 @@ class Dispatcher:
     booking writes totals is up to the show's flag, in the database; the caller need not know.
 
     ``admission``: how it keeps to the caps of managed shows: it serves a show alone, under a lease,
-    and counts in memory. The first booking of a show takes its lease; from then on up to three
-    threads and a few connections more keep it. None: nobody counts, and bookings of a managed show
-    may pass its caps; they are refused while another dispatcher has the show's lease.
+    and counts in memory. The first booking of a show takes its lease; from then on three threads
+    more, with a connection each, keep it. None: nobody counts, and bookings of a managed show may
+    pass its caps; they are refused while another dispatcher has the show's lease.
 
     ``prepared`` saves a seventh of a booking's work, and is for a direct connection to the server,
     or for a PgBouncer from 1.21 on with its ``max_prepared_statements`` set.
@@ -91,27 +90,29 @@ class Dispatcher:
         )
         self._pool.open()
         if self._admission:
-            self._service = AdmissionService(self._dsn, self._admission)
+            self._service = AdmissionService(self._dsn, self._admission, self._connected)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Give up the shows that are served, and close all connections."""
-        if self._service is not None:
-            self._service.close()
-            self._service = None
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        service, lent = self._service, self._pool
+        try:
+            if service is not None:
+                service.close()
+        finally:
+            self._service = self._pool = None
+            if lent is not None:
+                lent.close()
 
     def book(self, booking: Booking) -> str:
         """Book a proc; answers with its id (``pk_proc``).
 
         Raises the subclass of BookingRefusedError that says why not; nothing has changed then.
         """
-        if self._service is None:
+        gate = self._gate()
+        if gate is None:
             with self._cursor() as cursor:
                 return calls.book(cursor, booking)
-        gate = self._service.gate
         for _ in range(_TRIES - 1):
             entry = gate.admit(booking)
             with contextlib.suppress(*_CHANGED):
@@ -124,18 +125,28 @@ class Dispatcher:
             return calls.release(cursor, proc)
 
     def book_many(self, bookings: Iterable[Booking]) -> list[Answer]:
-        """Book many procs in one transaction; answers in the same order, refused ones included."""
-        bookings = list(bookings)
-        if self._service is None:
+        """Book many procs; answers in the same order, refused ones included.
+
+        In one transaction; what was counted where it is not any more is tried again in a second
+        one, or a third. An answer's error is a BookingRefusedError, or what went wrong when its
+        show had to be counted, or at such a second try.
+        """
+        asked = dict(enumerate(bookings))
+        gate = self._gate()
+        if gate is None:
             with self._cursor() as cursor:
-                return calls.book_many(cursor, bookings)
-        gate, asked, answers = self._service.gate, dict(enumerate(bookings)), dict[int, Answer]()
-        for _ in range(_TRIES):
-            answers |= self._send_many(gate, asked)
-            asked = {nr: asked[nr] for nr in asked if isinstance(answers[nr].error, _CHANGED)}
-            if not asked:
+                return calls.book_many(cursor, asked.values())
+        answers, again = self._send_many(gate, asked)
+        for _ in range(_TRIES - 1):
+            if not again:
                 break
-        return [answers[nr] for nr in range(len(bookings))]
+            try:
+                more, again = self._send_many(gate, again)
+            except RetallyError as error:
+                # the others are booked, and have to be told
+                more, again = {nr: Answer(each, None, error) for nr, each in again.items()}, {}
+            answers |= more
+        return [answers[nr] for nr in sorted(answers)]
 
     def release_many(self, procs: Iterable[str]) -> list[bool]:
         """End many procs in one transaction; for each, in order, whether it was there."""
@@ -144,19 +155,31 @@ class Dispatcher:
 
     def stats(self) -> AdmissionStats | None:
         """What the admission has done since this was opened; None while closed, or without one."""
-        return self._service.stats() if self._service else None
+        service = self._service
+        return service.stats() if service else None
 
     def elsewhere(self) -> frozenset[str]:
         """The shows (``pk_show``) that others serve, as heard in the last second.
 
         Bookings of them would be refused: there is better work to look for.
         """
-        return self._service.gate.shows.elsewhere() if self._service else frozenset()
+        service = self._service
+        return service.gate.shows.elsewhere() if service else frozenset()
 
     def give_up(self, show_id: str) -> None:
         """Let another dispatcher serve a show (``pk_show``); the next booking asks for it again."""
-        if self._service:
-            self._service.gate.shows.give_up([show_id])
+        service = self._service
+        if service:
+            service.give_up([show_id])
+
+    def _gate(self) -> Gate | None:
+        """None where nobody counts."""
+        if self._admission is None:
+            return None
+        service = self._service
+        if service is None:
+            raise _not_open()
+        return service.gate
 
     def _send(self, gate: Gate, entry: Entry) -> str:
         with gate.sending([entry]):
@@ -165,44 +188,55 @@ class Dispatcher:
             gate.confirm(entry, xact)
         return proc
 
-    def _send_many(self, gate: Gate, asked: Mapping[int, Booking]) -> dict[int, Answer]:
-        """The answers by the places of ``asked``."""
-        entries: dict[int, Entry] = {}
-        answers: dict[int, Answer] = {}
-        with gate.sending(entries.values()):
-            for nr, booking in asked.items():
-                try:
-                    entries[nr] = gate.admit(booking)
-                except BookingRefusedError as error:
-                    answers[nr] = Answer(booking, None, error)
-            sent = list(entries.values())
+    def _send_many(
+        self, gate: Gate, asked: Mapping[int, Booking]
+    ) -> tuple[dict[int, Answer], dict[int, Booking]]:
+        """The answers by the places of ``asked``, and what to try again."""
+        entries, errors = gate.admit_many(asked)
+        answers = {nr: Answer(asked[nr], None, error) for nr, error in errors.items()}
+        sent = list(entries.values())
+        with gate.sending(sent):
             with self._cursor() as cursor:
                 found = calls.book_many(
                     cursor, [entry.booking for entry in sent], [entry.counted for entry in sent]
                 )
-            for nr, answer in zip(entries, found, strict=True):
-                answers[nr] = answer
+            for entry, answer in zip(sent, found, strict=True):
                 if answer.error:
-                    gate.undo(entries[nr], answer.error)
+                    gate.undo(entry)
                 else:
-                    gate.confirm(entries[nr], answer.xact)
-        return answers
+                    gate.confirm(entry, answer.xact)
+        refused = {nr: each for nr, each in zip(entries, found, strict=True) if each.error}
+        gate.learn([(entries[nr], each.error) for nr, each in refused.items()])
+        again = {nr: asked[nr] for nr, each in refused.items() if isinstance(each.error, _CHANGED)}
+        return answers | dict(zip(entries, found, strict=True)), again
 
     @contextlib.contextmanager
     def _cursor(self) -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:
-        if self._pool is None:
-            raise RetallyError("this Dispatcher is not open", "use it inside of its `with` block")
+        with self._connected() as conn:
+            # the pool lends a connection to one thread at a time, so its cursor is ours as well
+            if conn not in self._cursors:
+                self._cursors[conn] = conn.cursor(row_factory=tuple_row)
+            yield self._cursors[conn]
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection]:
+        lent = self._pool
+        if lent is None:
+            raise _not_open()
         try:
-            with translated(), self._pool.connection() as conn:
-                # the pool lends a connection to one thread at a time, so its cursor is ours as well
-                if conn not in self._cursors:
-                    self._cursors[conn] = conn.cursor(row_factory=tuple_row)
-                yield self._cursors[conn]
+            with translated(), lent.connection() as conn:
+                yield conn
         except DatabaseUnreachableError as error:
-            if not isinstance(error.__cause__, PoolTimeout):
+            if not isinstance(error.__cause__, PoolTimeout | PoolClosed):
                 raise
+            if isinstance(error.__cause__, PoolClosed):
+                raise _not_open() from error
             connect(self._dsn).close()  # where the database is away, this says so, and why
             raise NoConnectionError(
                 f"all {self._connections} connections were busy for {_WAIT_SECONDS:.0f} s",
                 "nothing was sent; give Dispatcher more connections, or use it in fewer threads",
             ) from error
+
+
+def _not_open() -> RetallyError:
+    return RetallyError("this Dispatcher is not open", "use it inside of its `with` block")

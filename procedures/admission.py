@@ -6,6 +6,7 @@ errors of ``retally.sql.errors``.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString
 
@@ -25,16 +26,21 @@ VERTICES = ("subscription", "folder", "job")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a statement saw: the transactions below ``xmax``, save those that were ``running``."""
+    """What a statement saw: the transactions below ``xmax``, save those that were ``running``.
+
+    ``asked_at``: when it was sent, by this process's monotonic clock.
+    """
 
     xmax: int
     running: frozenset[int]
+    asked_at: float = 0.0
 
     @classmethod
-    def parsed(cls, text: str) -> Snapshot:
+    def parsed(cls, text: str, asked_at: float) -> Snapshot:
         """From PostgreSQL's text form: ``xmin:xmax:xip,xip…``."""
         _, xmax, running = text.split(":")
-        return cls(int(xmax), frozenset(map(int, running.split(",") if running else ())))
+        ids = running.split(",") if running else ()
+        return cls(int(xmax), frozenset(map(int, ids)), asked_at)
 
     def sees(self, xact: int) -> bool:
         """Whether what this transaction, which has committed, did was seen."""
@@ -121,9 +127,11 @@ def counts(conn: psycopg.Connection, show_id: str) -> Counts:
         FROM (SELECT pg_current_snapshot() AS snapshot) AS s
         LEFT JOIN retally.vertices(%s) AS v ON TRUE
     """
+    asked_at = time.monotonic()
     with translated():
         rows = conn.execute(query, (show_id,)).fetchall()
-    return Counts(Snapshot.parsed(rows[0][-1]), tuple(_vertex(*row[:-1]) for row in rows if row[0]))
+    snapshot = Snapshot.parsed(rows[0][-1], asked_at)
+    return Counts(snapshot, tuple(_vertex(*row[:-1]) for row in rows if row[0]))
 
 
 def job_counts(conn: psycopg.Connection, job: str) -> JobCounts | None:
@@ -134,13 +142,14 @@ def job_counts(conn: psycopg.Connection, job: str) -> JobCounts | None:
             v.cores, v.gpus, pg_current_snapshot()::text
         FROM retally.job_vertex(%s) AS v
     """
+    asked_at = time.monotonic()
     with translated():
         row = conn.execute(query, (job,)).fetchone()
     if row is None:
         return None
     show_id, name, managed, *vertex, snapshot = row
     return JobCounts(
-        show_id, name, managed, _vertex("job", job, *vertex), Snapshot.parsed(snapshot)
+        show_id, name, managed, _vertex("job", job, *vertex), Snapshot.parsed(snapshot, asked_at)
     )
 
 

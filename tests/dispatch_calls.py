@@ -139,6 +139,23 @@ DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         "SELECT retally.lease_stands(NULL, token) FROM unnest(ARRAY[NULL, 7]::bigint[]) AS token",
         [(True,), (False,)],
     ),
+    "is_wanted": (
+        "SELECT retally.is_wanted(now()), retally.is_wanted(now() - interval '1 min'),"
+        " retally.is_wanted(NULL)",
+        [(True, False, False)],
+    ),
+    "want_lease": (
+        f"{_LEASE}; SELECT retally.want_lease('{{show}}', who) FROM unnest(ARRAY['you', 'me']) AS who",
+        [(True,), (False,)],
+    ),
+    "drop_lease": (
+        f"{_LEASE}; SELECT retally.drop_lease('{{show}}'); SELECT holder, token FROM retally.lease",
+        [(None, 8)],
+    ),
+    "require_lengths": (
+        "SELECT retally.require_lengths(ARRAY[2, 2], ARRAY[NULL, 3])",
+        [("RT008",)],
+    ),
     "lease_wish": ("SELECT retally.lease_wish() > interval '0'", [(True,)]),
     "take_lease": (
         "INSERT INTO retally.scope_flag VALUES ('{show}', now(), 'me', true, true);"
@@ -202,7 +219,7 @@ DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         [("1 core units idle, not 2",), (None,)],
     ),
     "notify_release": (
-        "SELECT retally.notify_release('{show}', '{alloc}', '{layer}', '{job}', 250, 1)",
+        "SELECT retally.notify_release('{show}', '{alloc}', '{layer}', '{job}', 250, 1, '{{}}')",
         [(None,)],
     ),
     "host_drift": (

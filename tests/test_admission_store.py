@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from retally.dispatch.admission.store import Missing, Refusal, Store, Ticket
+from retally.dispatch.admission.store import Store
+from retally.dispatch.admission.tickets import Missing, Refusal, Ticket
 from retally.dispatch.admission.wire import LimitChange, Release
 from retally.procedures.admission import Counts, Snapshot, VertexRow
 from retally.sql.errors import RetallyError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from test_admission_store import ALLOC, JOB, SHOW, counts, in_use, rows, served
 
-from retally.dispatch.admission.store import Ticket
+from retally.dispatch.admission.tickets import Ticket
 
 if TYPE_CHECKING:
     from retally.procedures.admission import Counts

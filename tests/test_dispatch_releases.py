@@ -115,6 +115,7 @@ def test_a_managed_release_tells_ids_and_whole_cores_below_zero(
             "gpus": -2,
             "core_units": -300,
             "xact": xact,
+            "hosts": [work.host],
         }
     ]
 

@@ -13,7 +13,7 @@ from retally.procedures.admission import Counts, Snapshot, VertexRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from retally.dispatch.admission.store import Ticket
+    from retally.dispatch.admission.tickets import Ticket
 
     Book = Callable[[str, str, str, int, int], Ticket]
 

@@ -10,7 +10,8 @@ import psycopg
 
 from retally.dispatch.admission.places import Places
 from retally.dispatch.admission.shows import Shows
-from retally.dispatch.admission.store import Missing, Store, Ticket
+from retally.dispatch.admission.store import Store
+from retally.dispatch.admission.tickets import Missing, Ticket
 from retally.procedures.booking import Counted, unsendable
 from retally.sql.errors import (
     BookingRefusedError,
@@ -24,12 +25,15 @@ from retally.sql.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from retally.dispatch.admission.settings import Admission
-    from retally.dispatch.admission.store import Refusal
+    from retally.dispatch.admission.tickets import Refusal
+    from retally.dispatch.admission.wire import Release
     from retally.procedures.booking import Booking
+
+    Connected = Callable[[], AbstractContextManager[psycopg.Connection]]
 
 # Loads that one booking may need: its job's show, its lease, its job; and all that once more.
 _LOADS = 8
@@ -57,12 +61,12 @@ class Gate:
     def __init__(
         self,
         settings: Admission,
-        connected: Callable[[], AbstractContextManager[psycopg.Connection]],
+        connected: Connected,
         on_served: Callable[[], None],
     ) -> None:
         self.store = Store()
         self.shows = Shows(settings, self.store, connected, on_served)
-        self._places = Places(connected)
+        self.places = Places(connected)
 
     def admit(self, booking: Booking) -> Entry:
         """Count the booking, or let it pass uncounted where that is the database's to do.
@@ -73,14 +77,14 @@ class Gate:
         if not _is_countable(booking):
             return Entry(booking)  # the database says what is wrong with it
         for _ in range(_LOADS):
-            show = self._places.show(booking.job)
+            show = self.places.show(booking.job)
             if show is None:
-                found = self._places.look_up(booking.job)
+                found = self.places.look_up(booking.job)
                 if found is None:
                     return Entry(booking)
                 self.shows.learn(found.show_id, found.show_name, managed=found.managed)
                 # last: whoever finds the show by its job finds it known
-                self._places.remember(booking.job, found.show_id)
+                self.places.remember(booking.job, found.show_id)
             elif not self.shows.is_managed(show):
                 return Entry(booking, show=show)
             elif entry := self._counted(booking, show):
@@ -89,23 +93,49 @@ class Gate:
             f"the show of job {booking.job!r} changes hands all the time", "try again in a moment"
         )
 
+    def admit_many(
+        self, bookings: Mapping[int, Booking]
+    ) -> tuple[dict[int, Entry], dict[int, RetallyError]]:
+        """As ``admit`` for each, by number: the entries, and what was raised for the others.
+
+        Raises DatabaseUnreachableError and NoConnectionError; none is counted then.
+        """
+        entries: dict[int, Entry] = {}
+        errors: dict[int, RetallyError] = {}
+        try:
+            for nr, booking in bookings.items():
+                try:
+                    entries[nr] = self.admit(booking)
+                except (DatabaseUnreachableError, NoConnectionError):
+                    raise
+                except RetallyError as error:
+                    errors[nr] = error
+        except BaseException:
+            for entry in entries.values():
+                self.undo(entry)
+            raise
+        return entries, errors
+
     @contextlib.contextmanager
     def sending(self, entries: Collection[Entry]) -> Iterator[None]:
         """In the block the entries are sent, and each is confirmed or undone as it was answered.
 
-        When the block raises, the others are undone where the server has surely undone them; what
-        else became of them is in doubt, and their shows have to be counted anew.
+        When the block raises, the others are undone where the server has surely undone them, or was
+        sent nothing; what else became of them is in doubt, and their shows are counted anew.
         """
         try:
             yield
         except BaseException as error:
+            undone = isinstance(error, RetallyError) and _is_undone(error)
             for entry in entries:
                 if entry.ticket and not entry.ticket.is_open:
                     continue
-                if isinstance(error, RetallyError) and _is_undone(error):
-                    self.undo(entry, error)
+                if undone:
+                    self.undo(entry)
                 else:
                     self._doubt(entry)
+            if undone:
+                self.learn([(entry, error) for entry in entries])
             raise
 
     def confirm(self, entry: Entry, xact: int | None) -> None:
@@ -113,16 +143,32 @@ class Gate:
         if entry.ticket:
             self.store.confirm(entry.ticket, xact)
 
-    def undo(self, entry: Entry, error: RetallyError) -> None:
-        """It was not booked, because of this error."""
+    def undo(self, entry: Entry) -> None:
+        """It was not booked, and never will be."""
         if entry.ticket:
             self.store.rollback(entry.ticket)
-        if isinstance(error, ServedElsewhereError) and entry.show:
-            self.shows.look_again(entry.show)
-            self.store.drop(entry.show, entry.counted.token)
-        elif isinstance(error, MovedError) and entry.show:
-            self._places.forget_host(entry.booking.host)
-            self.shows.recount(entry.show)
+
+    def learn(self, undone: Sequence[tuple[Entry, BaseException | None]]) -> None:
+        """What the database has said against entries: leases that are gone, what has moved."""
+        moved = set()
+        for entry, error in undone:
+            if entry.show is None:
+                continue
+            if isinstance(error, ServedElsewhereError):
+                self.shows.look_again(entry.show)
+                self.store.drop(entry.show, entry.counted.token)
+            elif isinstance(error, MovedError):
+                self.places.look_again(entry.booking.host)
+                moved.add(entry.show)
+        for show in moved:
+            self.shows.recount_or_drop(show)
+
+    def hear_release(self, release: Release) -> bool:
+        """Procs have ended. False: it takes a recount to know where they were counted."""
+        since = float("inf")
+        if release.hosts is not None:
+            since = self.places.known_since(release.hosts, release.alloc)
+        return self.store.release(release, since)
 
     def _doubt(self, entry: Entry) -> None:
         """It may have been booked, or may yet be.
@@ -142,7 +188,7 @@ class Gate:
                 return Entry(booking, Counted(token), show)
             self.shows.serve(show)
             return None
-        alloc = self._places.allocation(booking.host)
+        alloc = self.places.allocation(booking.host)
         if alloc is None:
             return Entry(booking)
         answer = self.store.book(show, alloc, booking.job, booking.core_units, booking.gpus)
@@ -152,15 +198,19 @@ class Gate:
         if answer is Missing.SHOW:
             self.shows.serve(show)
         elif answer is Missing.JOB:
-            self._add_job(booking.job, show)
+            return self._add_job(booking, show)
         else:
             raise self._refused(answer, show)
         return None
 
-    def _add_job(self, job: str, show: str) -> None:
-        found = self._places.look_up(job)
-        if found and not self.store.add_job(show, found.row, found.snapshot):
-            self.shows.recount(show)  # its folder is new, too
+    def _add_job(self, booking: Booking, show: str) -> Entry | None:
+        found = self.places.look_up(booking.job)
+        if found is None or found.show_id != show:
+            self.places.forget_job(booking.job)
+            return None if found else Entry(booking)
+        if not self.store.add_job(show, found.row, found.snapshot):
+            self.shows.recount(show)
+        return None
 
     def _refused(self, refusal: Refusal, show: str) -> BookingRefusedError:
         show_name = self.shows.name(show)
@@ -197,7 +247,10 @@ def _is_undone(error: RetallyError) -> bool:
     """Whether the server has surely not booked what it was sent, and will not."""
     if isinstance(error, BookingRefusedError | NoConnectionError):
         return True
-    # the server's own word: it has ended the transaction
+    # the server's own word: it has ended the transaction, and not the session with it
     cause = error.__cause__
-    said = isinstance(cause, psycopg.Error) and bool(cause.sqlstate)
-    return said and not isinstance(error, DatabaseUnreachableError)
+    return (
+        isinstance(cause, psycopg.Error)
+        and cause.diag.severity_nonlocalized == "ERROR"
+        and not isinstance(error, DatabaseUnreachableError)
+    )

@@ -1,13 +1,16 @@
-"""Where jobs and hosts are: what never changes is remembered, what may is looked up again."""
+"""Where jobs and hosts are, as far as was looked up: a job's show stays, a host may move."""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from retally.procedures import admission as calls
+from retally.sql.errors import RetallyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
     import psycopg
@@ -24,7 +27,8 @@ class Places:
     def __init__(self, connected: Callable[[], AbstractContextManager[psycopg.Connection]]) -> None:
         self._connected = connected
         self._shows: dict[str, str] = {}
-        self._allocations: dict[str, str] = {}
+        # with the monotonic time at which it was known
+        self._hosts: dict[str, tuple[str, float]] = {}
 
     def show(self, job: str) -> str | None:
         """The show of a job that was remembered."""
@@ -41,16 +45,35 @@ class Places:
             self._shows.clear()
         self._shows[job] = show_id
 
+    def forget_job(self, job: str) -> None:
+        """Look the job up again."""
+        self._shows.pop(job, None)
+
     def allocation(self, host: str) -> str | None:
         """The allocation of a host, which may have moved since; None when there is no such host."""
-        found = self._allocations.get(host)
+        found = self._hosts.get(host)
         if found is None:
             with self._connected() as conn:
                 # the first one brings all of them
-                self._allocations |= calls.allocations(conn, host if self._allocations else None)
-            found = self._allocations.get(host)
-        return found
+                read = calls.allocations(conn, host if self._hosts else None)
+            now = time.monotonic()
+            self._hosts.update({each: (alloc, now) for each, alloc in read.items()})
+            found = self._hosts.get(host)
+        return found[0] if found else None
 
-    def forget_host(self, host: str) -> None:
-        """Look the host up again."""
-        self._allocations.pop(host, None)
+    def look_again(self, host: str) -> None:
+        """The host has moved: look it up, before the shows on it are counted anew."""
+        self._hosts.pop(host, None)
+        with contextlib.suppress(RetallyError):  # else when it is asked for
+            self.allocation(host)
+
+    def known_since(self, hosts: Iterable[str], alloc: str | None) -> float:
+        """Since when all these are known to be in that allocation; infinity when they are not."""
+        since = float("-inf")
+        for host in hosts:
+            found = self._hosts.get(host)
+            if found is None or found[0] != alloc:
+                self._hosts.pop(host, None)  # the next booking on it looks it up
+                return float("inf")
+            since = max(since, found[1])
+        return since

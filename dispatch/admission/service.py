@@ -1,4 +1,4 @@
-"""Admission as a dispatcher has it: the gate, its threads and their connections."""
+"""Admission as a dispatcher has it: the gate and the threads behind it."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from typing import TYPE_CHECKING
 from retally.dispatch.admission.gate import Gate
 from retally.dispatch.admission.keeper import Keeper
 from retally.dispatch.admission.stats import AdmissionStats, ServedShow
-from retally.sql.connect import pool
-from retally.sql.errors import RetallyError, translated
+from retally.sql.errors import RetallyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection
 
-    import psycopg
-
+    from retally.dispatch.admission.gate import Connected
     from retally.dispatch.admission.settings import Admission
-
-# Made on demand: one each for heartbeats and recounts, the others for shows that are taken.
-_CONNECTIONS = 8
-_WAIT_SECONDS = 10.0
 
 
 class AdmissionService:
-    """The admission of one dispatcher, until ``close``. ``dsn`` as for ``connect``."""
+    """The admission of one dispatcher, until ``close``. ``dsn`` as for ``connect``.
 
-    def __init__(self, dsn: str | None, settings: Admission) -> None:
-        self._pool = pool(dsn, max_size=_CONNECTIONS, timeout=_WAIT_SECONDS)
-        self._pool.open()
+    ``connected`` lends a connection of the dispatcher's: who needs a show taken waits anyway.
+    """
+
+    def __init__(self, dsn: str | None, settings: Admission, connected: Connected) -> None:
+        self._connected = connected
         self._keeper = Keeper(dsn, settings)
-        self.gate = Gate(settings, self._connected, lambda: self._keeper.start(self.gate))
+        self.gate = Gate(settings, connected, lambda: self._keeper.start(self.gate))
 
     def close(self) -> None:
-        """Give up all shows, and end the threads; bookings have to be over.
+        """Give up all shows, and end the threads. Bookings that are not over are refused.
 
         Where the database is away, the leases end by themselves.
         """
         self._keeper.stop()
         with contextlib.suppress(RetallyError):
-            self.gate.shows.give_up(list(self.gate.store.tokens()))
-        self._pool.close()
+            self.give_up(list(self.gate.store.tokens()))
+
+    def give_up(self, show_ids: Collection[str]) -> None:
+        """Serve these shows no more."""
+        with self._connected() as conn:
+            self.gate.shows.give_up(conn, show_ids)
 
     def stats(self) -> AdmissionStats:
         """What has happened so far."""
@@ -63,8 +63,3 @@ class AdmissionService:
             malformed=listener.malformed,
             connects=listener.connects,
         )
-
-    @contextlib.contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection]:
-        with translated(), self._pool.connection() as conn:
-            yield conn

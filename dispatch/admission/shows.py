@@ -12,7 +12,7 @@ from retally.procedures import admission as calls
 from retally.sql.errors import RetallyError, ServedElsewhereError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from contextlib import AbstractContextManager
 
     import psycopg
@@ -105,34 +105,55 @@ class Shows:
 
     def recount(self, show_id: str) -> None:
         """Read caps and procs of a served show anew, keeping what the snapshot may have missed."""
-        with self._shows[show_id].lock:
-            recount = self._store.begin_recount(show_id)
-            if recount is None:
-                return
-            with self._connected() as conn:
-                counts = calls.counts(conn, show_id)
-            self._store.end_recount(recount, counts)
+        with self._shows[show_id].lock, self._connected() as conn:
+            self._recount(conn, show_id)
 
-    def give_up(self, show_ids: list[str]) -> None:
+    def recount_unless_busy(self, conn: psycopg.Connection, show_id: str) -> bool:
+        """The same on this connection; False while somebody else takes or counts the show."""
+        show = self._shows[show_id]
+        if not show.lock.acquire(blocking=False):
+            return False
+        try:
+            self._recount(conn, show_id)
+        finally:
+            show.lock.release()
+        return True
+
+    def recount_or_drop(self, show_id: str) -> None:
+        """The same; a show that cannot be counted now is served no more until it can."""
+        try:
+            self.recount(show_id)
+        except RetallyError as error:
+            _log.warning("show %s is served no more: %s", self.name(show_id), error)
+            self._store.drop(show_id)
+
+    def _recount(self, conn: psycopg.Connection, show_id: str) -> None:
+        recount = self._store.begin_recount(show_id)
+        if recount is None:
+            return
+        try:
+            self._store.end_recount(recount, calls.counts(conn, show_id))
+        finally:
+            self._store.give_up_recount(recount)
+
+    def give_up(self, conn: psycopg.Connection, show_ids: Collection[str]) -> None:
         """Serve these shows no more, so that another dispatcher can take them at once."""
         tokens = {show: token for show, token in self._store.tokens().items() if show in show_ids}
         for show_id, token in tokens.items():
             self._store.drop(show_id, token)
         if tokens:
-            with self._connected() as conn:
-                calls.end_leases(conn, self._holder, tokens)
+            calls.end_leases(conn, self._holder, tokens)
 
-    def keep(self) -> None:
+    def keep(self, conn: psycopg.Connection) -> None:
         """Make the leases last; drop shows whose lease is gone, give up what others wait for."""
         tokens = self._store.tokens()
         if not tokens:
             return
-        with self._connected() as conn:
-            kept = calls.keep_leases(conn, self._holder, tokens, self._lease_seconds)
+        kept = calls.keep_leases(conn, self._holder, tokens, self._lease_seconds)
         for show_id, token in tokens.items():
             if show_id not in kept and self._store.drop(show_id, token):
                 _log.warning("the lease of show %s is gone", self._shows[show_id].name)
-        self.give_up([show_id for show_id, wanted in kept.items() if wanted])
+        self.give_up(conn, [show_id for show_id, wanted in kept.items() if wanted])
 
     def _serve(self, show_id: str, show: _Show) -> None:
         with self._connected() as conn:

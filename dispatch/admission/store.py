@@ -7,63 +7,29 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
-from retally.dispatch.admission.tenure import Recount, Tenure
+from retally.dispatch.admission.recount import Recount
+from retally.dispatch.admission.tenure import Tenure
+from retally.dispatch.admission.tickets import Missing, Refusal, Ticket
 from retally.sql.errors import RetallyError
 
 if TYPE_CHECKING:
-    from retally.dispatch.admission.vertex import Job, Vertex
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeVar
+
+    from retally.dispatch.admission.vertex import Vertex
     from retally.dispatch.admission.wire import LimitChange, Release
     from retally.procedures.admission import Counts, Snapshot, VertexRow
 
+    T = TypeVar("T")
+
 # Vertices that are written before the lock is let go: about 2 ms of work.
 _AT_A_TIME = 1_000
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A cap that a booking would pass: that of the first vertex that refuses it.
-
-    ``vertex``: subscription, folder or job, its ``key`` and ``name``. ``slot``: cores or gpus, of
-    which ``current`` is in use and ``limit`` may be; ``asked`` was asked for. A subscription that
-    is unknown has no name and a limit of 0.
-    """
-
-    vertex: str
-    key: str
-    name: str
-    slot: str
-    current: int
-    limit: int
-    asked: int
-
-
-class Missing(Enum):
-    """What has to be loaded before a booking can be decided on."""
-
-    SHOW = "the show is not served here"
-    JOB = "the job was not there when its show was counted"
-
-
-class Ticket:
-    """A booking that was let in: it counts until it is rolled back, or its proc released."""
-
-    __slots__ = ("cores", "folder", "gpus", "is_open", "job", "subscription", "tenure")
-
-    def __init__(
-        self, tenure: Tenure, subscription: Vertex, job: Job, cores: int, gpus: int
-    ) -> None:
-        self.tenure = tenure
-        self.subscription = subscription
-        self.folder = job.folder
-        self.job = job
-        self.cores = cores
-        self.gpus = gpus
-        self.is_open = True
+# Changes of caps that are remembered for what is read before they commit and taken in after that.
+_CHANGES = 10_000
 
 
 @dataclass(frozen=True)
@@ -80,7 +46,6 @@ class StoreCounts:
     in_doubt: int
     in_flight: int
     refused: dict[str, int]
-    released: int
     seed_ages: dict[str, float]
 
 
@@ -93,8 +58,9 @@ class Store:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tenures: dict[str, Tenure] = {}
-        self._let_in = self._confirmed = self._rolled_back = self._in_doubt = self._released = 0
+        self._let_in = self._confirmed = self._rolled_back = self._in_doubt = 0
         self._refused: Counter[str] = Counter()
+        self._changes: deque[LimitChange] = deque(maxlen=_CHANGES)
 
     def book(
         self, show: str, alloc: str, job: str, cores: int, gpus: int
@@ -126,21 +92,20 @@ class Store:
                 folder.gpus_counted += gpus
                 by_job.gpus_counted += gpus
             self._let_in += 1
-            return Ticket(tenure, subscription, by_job, cores, gpus)
+            return Ticket(self._let_in, tenure, subscription, by_job, cores, gpus)
 
     def confirm(self, ticket: Ticket, xact: int | None = None) -> None:
         """The proc is committed, by this transaction.
 
         Raises RetallyError when the ticket was used before.
         """
-        cores, gpus = ticket.cores, ticket.gpus
         with self._lock:
             if not ticket.is_open:
                 raise _used()
             ticket.is_open = False
             recount = ticket.tenure.recount
             for vertex in (ticket.subscription, ticket.folder, ticket.job):
-                if vertex.confirm(cores, gpus, xact) and recount:
+                if vertex.confirm(ticket, xact) and recount:
                     recount.note_confirmed(vertex, ticket, xact)
             self._confirmed += 1
 
@@ -170,6 +135,7 @@ class Store:
         """Serve a show, or serve it under another token: forget what was counted before."""
         tenure = Tenure(show, token, counts)
         with self._lock:
+            self._catch_up(tenure)
             self._tenures[show] = tenure
 
     def drop(self, show: str, token: int | None = None) -> bool:
@@ -182,14 +148,21 @@ class Store:
             return True
 
     def add_job(self, show: str, row: VertexRow, snapshot: Snapshot) -> bool:
-        """Take in a job that has come meanwhile; False when its folder is not known either."""
+        """Take in a job that has come meanwhile; False when only a recount can do it.
+
+        That is so when its folder is not known either, and when the show was read later than the
+        job: the job may have come and gone in between.
+        """
         with self._lock:
             tenure = self._tenures.get(show)
-            if tenure is None:
+            if tenure is None or row.key in tenure.jobs:
                 return True
             if row.folder_id not in tenure.folders:
                 return False
+            if snapshot.asked_at < tenure.snapshot.asked_at:
+                return False
             tenure.add(row, snapshot)
+            self._catch_up(tenure, row.key)
             return True
 
     def begin_recount(self, show: str) -> Recount | None:
@@ -214,39 +187,52 @@ class Store:
         False when it is of no use any more: another one has begun, or the show is not served.
         """
         tenure, snapshot, rows = recount.tenure, counts.snapshot, counts.by_vertex()
-        for start in range(0, len(counts.rows), _AT_A_TIME):
-            with self._lock:
-                if not self._is_current(recount):
-                    return False
-                for row in counts.rows[start : start + _AT_A_TIME]:
-                    tenure.add(row, snapshot)
-        for part in recount.parts(_AT_A_TIME):
-            with self._lock:
-                if not self._is_current(recount):
-                    return False
-                for vertex in part:
-                    recount.overwrite(vertex, rows[vertex.kind].get(vertex.key), snapshot)
         with self._lock:
-            tenure.recount = None
-            tenure.snapshot = counts.snapshot
-            tenure.read_at = time.monotonic()
-        return True
+            recount.since = self._let_in
+            if self._is_current(recount):
+                tenure.snapshot = snapshot
+        new = (counts.rows[n : n + _AT_A_TIME] for n in range(0, len(counts.rows), _AT_A_TIME))
+        done = self._in_parts(recount, new, lambda row: tenure.add(row, snapshot))
+        done = done and self._in_parts(
+            recount,
+            recount.parts(_AT_A_TIME),
+            lambda vertex: recount.overwrite(vertex, rows[vertex.kind].get(vertex.key), snapshot),
+        )
+        if done:
+            self.give_up_recount(recount)
+        return done
 
-    def release(self, release: Release) -> None:
-        """Procs have ended. One that does not say when is left to the next recount."""
-        if release.xact is None:
-            return
+    def give_up_recount(self, recount: Recount) -> None:
+        """It is over; what is counted stays as it is."""
         with self._lock:
-            if tenure := self._tenures.get(release.show):
-                self._released += 1
-                tenure.release(release, release.xact)
+            if recount.tenure.recount is recount:
+                recount.tenure.recount = None
 
-    def change_limit(self, change: LimitChange) -> None:
-        """Caps were changed; where nothing says when, only what lowers them is taken."""
+    def release(self, release: Release, known_since: float = float("-inf")) -> bool:
+        """Procs have ended. False: it takes a recount to know where they were counted.
+
+        ``known_since``: since when (monotonic) their hosts are known to be in that allocation.
+        """
         with self._lock:
-            for tenure in self._tenures.values():
-                if change.show in {None, tenure.show}:
-                    tenure.change_limit(change)
+            tenure = self._tenures.get(release.show)
+            if tenure is None:
+                return True
+            return release.xact is not None and tenure.release(release, release.xact, known_since)
+
+    def change_limit(self, change: LimitChange) -> bool:
+        """Caps were changed; where nothing says when, only what lowers them is taken.
+
+        False: it takes a recount to know all of it.
+        """
+        with self._lock:
+            if change.xact is not None:
+                self._changes.append(change)
+            told = [
+                tenure.change_limit(change)
+                for tenure in self._tenures.values()
+                if change.show in {None, tenure.show}
+            ]
+            return all(told)
 
     def tokens(self) -> dict[str, int]:
         """The served shows, and under which token."""
@@ -258,6 +244,12 @@ class Store:
         with self._lock:
             tenure = self._tenures.get(show)
             return tenure.token if tenure else None
+
+    def age(self, show: str) -> float:
+        """Seconds since a served show was last read; 0 when it is not served."""
+        with self._lock:
+            tenure = self._tenures.get(show)
+            return time.monotonic() - tenure.snapshot.asked_at if tenure else 0.0
 
     def in_use(self, show: str) -> dict[tuple[str, str], tuple[int, int]]:
         """What is counted as booked: core units and GPUs by vertex and key."""
@@ -277,9 +269,28 @@ class Store:
                 in_doubt=self._in_doubt,
                 in_flight=self._let_in - ended,
                 refused=dict(self._refused),
-                released=self._released,
-                seed_ages={show: now - each.read_at for show, each in self._tenures.items()},
+                seed_ages={
+                    show: now - each.snapshot.asked_at for show, each in self._tenures.items()
+                },
             )
+
+    def _catch_up(self, tenure: Tenure, job: str | None = None) -> None:
+        """What was told of caps between the read and now."""
+        for change in self._changes:
+            if change.show in {None, tenure.show} and job in {None, change.key}:
+                tenure.change_limit(change)
+
+    def _in_parts(
+        self, recount: Recount, parts: Iterable[Sequence[T]], work: Callable[[T], None]
+    ) -> bool:
+        """Do it to each, a part at a time; False when the recount is of no use any more."""
+        for part in parts:
+            with self._lock:
+                if not self._is_current(recount):
+                    return False
+                for each in part:
+                    work(each)
+        return True
 
     def _is_current(self, recount: Recount) -> bool:
         tenure = recount.tenure

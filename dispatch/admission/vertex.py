@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from retally.dispatch.admission.tickets import Ticket
+    from retally.dispatch.admission.wire import LimitChange
     from retally.procedures.admission import Snapshot, VertexRow
 
 #: Above what can be asked for, so that the check needs no case for "no limit".
@@ -18,8 +20,9 @@ class Vertex:
     ``counted`` held of that already. ``counted`` grows with each booking that is let in and
     ``confirmed`` with each that is committed and that the snapshot has not; a recount sets neither
     back, so that none is forgotten. ``room`` is the cap less the base: what ``counted`` may grow
-    to. ``marked`` is what was confirmed when the recount ``marked_for`` came by. ``name`` is empty
-    where the database has no such row.
+    to. ``marked`` is what was confirmed when the recount ``marked_for`` came by. Tickets after
+    ``since`` were let in when the snapshot had been read. ``is_there`` False: the database has no
+    such row, or had none when it was last read; then nothing is known of what is booked there.
     """
 
     __slots__ = (
@@ -33,32 +36,30 @@ class Vertex:
         "gpus_counted",
         "gpus_marked",
         "gpus_room",
+        "is_there",
         "key",
         "kind",
         "marked_for",
         "max_cores",
         "max_gpus",
         "name",
+        "since",
         "snapshot",
     )
 
-    def __init__(self, kind: str, key: str, snapshot: Snapshot) -> None:
+    def __init__(self, kind: str, key: str, snapshot: Snapshot, row: VertexRow | None) -> None:
         self.kind = kind
         self.key = key
         self.name = ""
+        self.is_there = False
         self.snapshot = snapshot
-        self.cores_base = self.cores_counted = self.cores_confirmed = 0
-        self.gpus_base = self.gpus_counted = self.gpus_confirmed = 0
-        self.cores_marked = self.gpus_marked = 0
+        self.since = 0
+        self.cores_base = self.cores_counted = self.cores_confirmed = self.cores_marked = 0
+        self.gpus_base = self.gpus_counted = self.gpus_confirmed = self.gpus_marked = 0
         self.marked_for: object = None
-        self.cap(0 if kind == "subscription" else NO_LIMIT, NO_LIMIT)
-
-    @classmethod
-    def of(cls, row: VertexRow, snapshot: Snapshot) -> Vertex:
-        """The vertex as the database has it."""
-        vertex = cls(row.vertex, row.key, snapshot)
-        vertex.read(row, snapshot)
-        return vertex
+        self.max_cores = 0 if kind == "subscription" else NO_LIMIT
+        self.max_gpus = NO_LIMIT
+        self.overwrite(row, 0, 0, snapshot, 0)
 
     @property
     def cores(self) -> int:
@@ -75,69 +76,80 @@ class Vertex:
         """Whether no booking is in flight here."""
         return self.cores_counted == self.cores_confirmed
 
-    def read(self, row: VertexRow, snapshot: Snapshot) -> None:
-        """Take over what the database says, where nothing is counted beside it."""
-        self.name = row.name
-        self.cap_by(row)
-        self.rebase(row.cores, row.gpus, snapshot)
-
     def mark(self, recount: object) -> None:
         """Note what is confirmed by now; the recount reads the database after this."""
         self.cores_marked = self.cores_confirmed
         self.gpus_marked = self.gpus_confirmed
         self.marked_for = recount
 
-    def overwrite(self, cores: int, gpus: int, snapshot: Snapshot) -> None:
-        """Take over what was read after the mark, and keep what is counted beyond the mark."""
-        self.rebase(cores - self.cores_marked, gpus - self.gpus_marked, snapshot)
+    def overwrite(
+        self, row: VertexRow | None, cores: int, gpus: int, snapshot: Snapshot, since: int
+    ) -> None:
+        """Take over what was read after the mark, and keep what is counted beyond the mark.
 
-    def uncount(self, cores: int, gpus: int) -> None:
-        """What was confirmed since the mark is in what was read."""
-        self.cores_counted -= cores
-        self.cores_confirmed -= cores
-        self.gpus_counted -= gpus
-        self.gpus_confirmed -= gpus
-
-    def cap_by(self, row: VertexRow | None) -> None:
-        """Take over the caps as the farm has them; a subscription that is gone books nothing."""
+        ``row`` None: there is none. ``cores``, ``gpus``: to be added to what it says. ``since``:
+        the last ticket that was let in before the database had answered.
+        """
+        self.is_there = row is not None
         if row:
-            self.cap(limit(self.kind, row.max_cores), limit(self.kind, row.max_gpus, gpus=True))
+            self.name = row.name
+            self.max_cores = limit(self.kind, row.max_cores)
+            self.max_gpus = limit(self.kind, row.max_gpus, gpus=True)
+            cores += row.cores
+            gpus += row.gpus
         elif self.kind == "subscription":
-            self.cap(0, None)
-
-    def cap(self, max_cores: int | None, max_gpus: int | None) -> None:
-        """Set the caps; None: as it is."""
-        if max_cores is not None:
-            self.max_cores = max_cores
-            self.cores_room = max_cores - self.cores_base
-        if max_gpus is not None:
-            self.max_gpus = max_gpus
-            self.gpus_room = max_gpus - self.gpus_base
-
-    def rebase(self, cores: int, gpus: int, snapshot: Snapshot) -> None:
-        """Set what is in use besides ``counted``."""
-        self.cores_base = cores
-        self.cores_room = self.max_cores - cores
-        self.gpus_base = gpus
-        self.gpus_room = self.max_gpus - gpus
+            self.max_cores = 0
         self.snapshot = snapshot
+        self.since = since
+        self._rebase(cores - self.cores_marked, gpus - self.gpus_marked)
 
-    def confirm(self, cores: int, gpus: int, xact: int | None) -> bool:
+    def confirm(self, ticket: Ticket, xact: int | None) -> bool:
         """What was counted is committed; False when the base has it by now.
 
         ``xact`` None: nobody knows when, so it stays counted until the next recount.
         """
-        if xact is not None and self.snapshot.sees(xact):
-            self.cores_counted -= cores
-            self.gpus_counted -= gpus
+        # the numbers of transactions begin again lower after a crash of the server, so they are
+        # asked only about what was on its way when the snapshot was read
+        if xact is not None and ticket.nr <= self.since and self.snapshot.sees(xact):
+            self.cores_counted -= ticket.cores
+            self.gpus_counted -= ticket.gpus
             return False
-        self.cores_confirmed += cores
-        self.gpus_confirmed += gpus
+        self.cores_confirmed += ticket.cores
+        self.gpus_confirmed += ticket.gpus
         return True
+
+    def uncount(self, ticket: Ticket) -> None:
+        """What was confirmed since the mark is in what was read."""
+        self.cores_counted -= ticket.cores
+        self.cores_confirmed -= ticket.cores
+        self.gpus_counted -= ticket.gpus
+        self.gpus_confirmed -= ticket.gpus
 
     def release(self, cores: int, gpus: int) -> None:
         """So much less is in use."""
-        self.rebase(self.cores_base - cores, self.gpus_base - gpus, self.snapshot)
+        self._rebase(self.cores_base - cores, self.gpus_base - gpus)
+
+    def change(self, change: LimitChange) -> None:
+        """Change the caps, unless what was read is newer."""
+        if change.xact is not None and self.snapshot.sees(change.xact):
+            return
+        max_cores, max_gpus = self.max_cores, self.max_gpus
+        if change.core_units is not None:
+            max_cores = limit(self.kind, change.core_units)
+        if change.gpus is not None:
+            max_gpus = limit(self.kind, change.gpus, gpus=True)
+        if change.xact is None:
+            # nothing tells how old it is: it may only lower, and the next recount knows better
+            max_cores = min(max_cores, self.max_cores)
+            max_gpus = min(max_gpus, self.max_gpus)
+        self.max_cores, self.max_gpus = max_cores, max_gpus
+        self._rebase(self.cores_base, self.gpus_base)
+
+    def _rebase(self, cores: int, gpus: int) -> None:
+        self.cores_base = cores
+        self.cores_room = self.max_cores - cores
+        self.gpus_base = gpus
+        self.gpus_room = self.max_gpus - gpus
 
 
 class Job(Vertex):
@@ -145,15 +157,9 @@ class Job(Vertex):
 
     __slots__ = ("folder",)
 
-    folder: Vertex
-
-    @classmethod
-    def in_folder(cls, row: VertexRow, snapshot: Snapshot, folder: Vertex) -> Job:
-        """The job as the database has it."""
-        job = cls(row.vertex, row.key, snapshot)
-        job.read(row, snapshot)
-        job.folder = folder
-        return job
+    def __init__(self, row: VertexRow, snapshot: Snapshot, folder: Vertex) -> None:
+        super().__init__("job", row.key, snapshot, row)
+        self.folder = folder
 
 
 def limit(kind: str, value: int, *, gpus: bool = False) -> int:

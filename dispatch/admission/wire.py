@@ -1,7 +1,8 @@
-"""Notifications as they come over the wire: JSON text, OpenCue's fields, and two of retally's own.
+"""Notifications as they come over the wire: JSON text, OpenCue's fields, and some of retally's own.
 
-retally adds ``core_units`` (the wire has whole cores, cut) and ``xact``, the number of the
-transaction that sent it: only by that can a message be told from one that is overtaken.
+retally adds ``core_units`` (the wire has whole cores, cut), ``xact``, the number of the transaction
+that sent it: only by that can a message be told from one that is overtaken; and the ``hosts`` of a
+release, by which one is found that has moved.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Release:
     """Procs have ended: so much less is in use at each of the three vertices.
 
     ``alloc`` and ``folder`` None: the host or the job is gone. ``xact`` None: whoever sent it
-    does not say when it was.
+    does not say when it was; ``hosts`` None: nor which hosts they were on.
     """
 
     show: str
@@ -40,6 +41,7 @@ class Release:
     core_units: int
     gpus: int
     xact: int | None
+    hosts: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def release(payload: str) -> Release:
         core_units=-(cores * _UNITS if units is None else units),
         gpus=-gpus,
         xact=_xact(fields),
+        hosts=_hosts(fields),
     )
 
 
@@ -128,6 +131,15 @@ def _number(fields: dict[str, Any], name: str) -> int | None:
     if value is None or (type(value) is int and abs(value) < _MOST):
         return value
     raise MalformedPayloadError(f"{name} is no whole number")
+
+
+def _hosts(fields: dict[str, Any]) -> tuple[str, ...] | None:
+    value = fields.get("hosts")
+    if value is None:
+        return None
+    if not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+        raise MalformedPayloadError("hosts is no list of texts")
+    return tuple(value)
 
 
 def _xact(fields: dict[str, Any]) -> int | None:

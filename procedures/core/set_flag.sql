@@ -1,8 +1,7 @@
 -- Writes the flag of a scope: what was asked for, and what is in force; an unmanaged scope is not
--- journaled either, and its lease ends: whoever held it has not counted what others book until the
--- scope is managed again. For flip(), which holds the scope and its flag; a session that has
--- written to the row by hand is waited for as long as the lock budget.
--- Locks and writes: a row of retally.scope_flag and of retally.lease.
+-- journaled either. For flip(), which holds the
+-- scope; a session that has written to the row by hand is waited for as long as the lock budget.
+-- Locks and writes: a row of retally.scope_flag.
 -- Raises RT005 when the row stayed locked.
 CREATE OR REPLACE FUNCTION retally.set_flag(p_scope text, p_asked boolean, p_managed boolean)
 RETURNS void
@@ -19,10 +18,6 @@ BEGIN
             journaled = f.journaled AND excluded.managed,
             set_at = clock_timestamp(), set_by = current_user
         WHERE (f.asked, f.managed) <> (excluded.asked, excluded.managed);
-    UPDATE retally.lease AS l
-    SET token = l.token + 1, holder = NULL, expires_at = 'epoch', wanted_by = NULL,
-        wanted_at = NULL
-    WHERE l.scope = p_scope;
     PERFORM set_config('lock_timeout', v_before, TRUE);
 EXCEPTION
     WHEN lock_not_available THEN

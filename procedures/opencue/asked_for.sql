@@ -10,19 +10,13 @@ RETURNS SETOF retally.booking
 LANGUAGE plpgsql VOLATILE
 AS $$
 BEGIN
-    IF (
-        SELECT count(DISTINCT l.length) > 1
-        FROM unnest(ARRAY[
+    PERFORM retally.require_lengths(
+        ARRAY[
             cardinality(p_hosts), cardinality(p_jobs), cardinality(p_layers),
-            cardinality(p_frames), cardinality(p_cores), cardinality(p_mem_kb),
-            cardinality(p_gpus), cardinality(p_gpu_mem_kb), cardinality(p_local)
-        ]) AS l (length)
-    ) OR num_nulls(p_hosts, p_jobs, p_layers, p_frames, p_cores, p_mem_kb) > 0 THEN
-        RAISE EXCEPTION 'the arrays of a batch differ in length, or one of them is null'
-            USING ERRCODE = 'RT008',
-                HINT = 'Each has one element for each proc; those of GPUs, GPU memory and local'
-                    || ' may be left out.';
-    END IF;
+            cardinality(p_frames), cardinality(p_cores), cardinality(p_mem_kb)
+        ],
+        ARRAY[cardinality(p_gpus), cardinality(p_gpu_mem_kb), cardinality(p_local)]
+    );
     RETURN QUERY
     SELECT
         e.nr::integer,

@@ -36,6 +36,10 @@ DECLARE
     v_stopped_by text[];
 BEGIN
     PERFORM retally.require_read_committed('nothing can be booked or released');
+    PERFORM retally.require_lengths(
+        ARRAY[cardinality(p_hosts)],
+        ARRAY[cardinality(p_tokens), cardinality(p_allocs), cardinality(p_folders)]
+    );
     LOOP
         v_asked := ARRAY(
             SELECT a

@@ -12,10 +12,7 @@ BEGIN
         v_scope := retally.show_id(p_show);
     END IF;
     PERFORM retally.hold_flag(v_scope, p_show);
-    UPDATE retally.lease AS l
-    SET token = l.token + 1, holder = NULL, expires_at = 'epoch', wanted_by = NULL,
-        wanted_at = NULL
-    WHERE l.scope = v_scope;
+    PERFORM retally.drop_lease(v_scope);
 END
 $$;
 COMMENT ON PROCEDURE retally.end_lease (text) IS 'Ends the lease of a show whoever holds it.';

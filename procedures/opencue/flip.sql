@@ -1,7 +1,8 @@
 -- Waits for a show's bookings in flight, sets its flag and rebuilds its totals, so that they are
 -- exact at that instant and no booking straddles it. p_show_id: pk_show. p_asked: the show's own
 -- flag, null for as it is; the override decides what is in force. All null when nothing changes.
--- Locks: the show's writer lock and flag, as mend(). Writes as mend(), retally.scope_flag, journal.
+-- Its lease ends. Locks: the show's writer lock and flag, as mend().
+-- Writes as mend(), retally.scope_flag, lease, journal.
 -- Result as of recompute_in_one(). Raises RT003, RT005; RT006 when a row stayed busy.
 CREATE OR REPLACE FUNCTION retally.flip(
     p_show_id text, p_asked boolean,
@@ -35,6 +36,8 @@ BEGIN
     -- before the recompute: who has written stands in no queue from then on. A booking that waits
     -- for this flip may hold a row that others wait for, and must not become a deadlock's victim.
     PERFORM retally.set_flag(p_show_id, v_flag.asked, v_flag.managed);
+    -- whoever has it does not count what others book until the show is managed again
+    PERFORM retally.drop_lease(p_show_id);
     IF NOT v_flag.managed THEN
         -- set_flag() has ended its journal, and the recompute counts the procs themselves
         DELETE FROM retally.journal AS j

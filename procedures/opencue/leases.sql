@@ -16,9 +16,7 @@ AS $$
         l.taken_at,
         l.expires_at,
         l.expires_at > clock_timestamp(),
-        CASE
-            WHEN l.wanted_at > clock_timestamp() - retally.lease_wish() THEN l.wanted_by
-        END
+        CASE WHEN retally.is_wanted(l.wanted_at) THEN l.wanted_by END
     FROM retally.lease AS l
     LEFT JOIN public.show AS s ON l.scope = s.pk_show::text
     WHERE l.holder IS NOT NULL

@@ -55,7 +55,8 @@ BEGIN
         );
     ELSIF NOT v_gone.local AND (SELECT s.notify FROM retally.setting AS s) THEN
         PERFORM retally.notify_release(
-            v_show, v_gone.alloc, v_gone.layer, v_gone.job, v_gone.cores, v_gone.gpus
+            v_show, v_gone.alloc, v_gone.layer, v_gone.job, v_gone.cores, v_gone.gpus,
+            ARRAY[v_gone.host]
         );
     END IF;
     IF v_gone.local THEN

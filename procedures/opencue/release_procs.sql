@@ -32,7 +32,7 @@ BEGIN
     PERFORM retally.count_in(v_gone, v_managed, -1);
     PERFORM retally.notify_release(
         g.show, g.alloc, CASE WHEN min(g.layer) = max(g.layer) THEN min(g.layer) END, g.job,
-        sum(g.cores)::bigint, sum(g.gpus)::bigint
+        sum(g.cores)::bigint, sum(g.gpus)::bigint, array_agg(DISTINCT g.host)
     )
     FROM unnest(v_gone) AS g
     CROSS JOIN retally.setting AS s

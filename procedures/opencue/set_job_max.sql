@@ -1,5 +1,7 @@
 -- Sets what a job may use and, with setting.notify, tells the dispatchers when this commits.
 -- p_job: pk_job. p_max_cores: core units, p_max_gpus: GPUs; -1: no limit, null: as it is.
+-- Only admission knows "no limit": in a show that is not managed, -1 refuses all of the job's
+-- bookings, as the farm's own trigger does.
 -- Locks and writes: a row of job_resource. Raises RT009; 22003 below -1.
 CREATE OR REPLACE PROCEDURE retally.set_job_max(
     p_job text, p_max_cores integer, p_max_gpus integer DEFAULT NULL

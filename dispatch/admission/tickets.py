@@ -1,0 +1,57 @@
+"""What the store answers to a booking: a ticket, a refusal, or what it has to know first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retally.dispatch.admission.tenure import Tenure
+    from retally.dispatch.admission.vertex import Job, Vertex
+
+
+class Ticket:
+    """A booking that was let in: it counts until it is rolled back, or its proc released.
+
+    ``nr`` goes up by one with each. ``is_open`` until it is known what became of it.
+    """
+
+    __slots__ = ("cores", "folder", "gpus", "is_open", "job", "nr", "subscription", "tenure")
+
+    def __init__(
+        self, nr: int, tenure: Tenure, subscription: Vertex, job: Job, cores: int, gpus: int
+    ) -> None:
+        self.nr = nr
+        self.tenure = tenure
+        self.subscription = subscription
+        self.folder = job.folder
+        self.job = job
+        self.cores = cores
+        self.gpus = gpus
+        self.is_open = True
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A cap that a booking would pass: that of the first vertex that refuses it.
+
+    ``vertex``: subscription, folder or job, its ``key`` and ``name``. ``slot``: cores or gpus, of
+    which ``current`` is in use and ``limit`` may be; ``asked`` was asked for. A subscription that
+    is unknown has no name and a limit of 0.
+    """
+
+    vertex: str
+    key: str
+    name: str
+    slot: str
+    current: int
+    limit: int
+    asked: int
+
+
+class Missing(Enum):
+    """What has to be loaded before a booking can be decided on."""
+
+    SHOW = "the show is not served here"
+    JOB = "the job was not there when its show was counted"
