@@ -53,13 +53,29 @@ CREATE TRIGGER note_booking AFTER INSERT ON public.proc
 FOR EACH ROW EXECUTE FUNCTION fleet.note_booking();
 """
 
+# One snapshot: what is in use at each vertex, and its cap.
 _LOOK = """
-SELECT s.pk_show, s.int_burst, coalesce(sum(p.int_cores_reserved), 0)
+WITH booked AS (
+    SELECT p.pk_show, h.pk_alloc, p.pk_job, j.pk_folder,
+        p.int_cores_reserved AS cores, p.int_gpus_reserved AS gpus
+    FROM public.proc AS p
+    INNER JOIN public.host AS h ON p.pk_host = h.pk_host
+    INNER JOIN public.job AS j ON p.pk_job = j.pk_job
+    WHERE NOT p.b_local
+)
+
+SELECT 'burst of ' || s.pk_show, s.int_burst, coalesce(sum(b.cores), 0)
 FROM public.subscription AS s
-LEFT JOIN (
-    public.proc AS p INNER JOIN public.host AS h ON p.pk_host = h.pk_host
-) ON s.pk_show = p.pk_show AND s.pk_alloc = h.pk_alloc AND NOT p.b_local
+LEFT JOIN booked AS b ON s.pk_show = b.pk_show AND s.pk_alloc = b.pk_alloc
 GROUP BY s.pk_show, s.int_burst
+UNION ALL
+SELECT 'cores of ' || r.pk_folder, r.int_max_cores, coalesce(sum(b.cores), 0)
+FROM public.folder_resource AS r LEFT JOIN booked AS b ON r.pk_folder = b.pk_folder
+GROUP BY r.pk_folder, r.int_max_cores
+UNION ALL
+SELECT 'GPUs of ' || r.pk_job, r.int_max_gpus, coalesce(sum(b.gpus), 0)
+FROM public.job_resource AS r LEFT JOIN booked AS b ON r.pk_job = b.pk_job
+GROUP BY r.pk_job, r.int_max_gpus
 """
 
 # A booking belongs to the taking that committed last before it.
@@ -68,43 +84,46 @@ WITH taking AS (
     SELECT t.scope, t.holder, t.token, pg_xact_commit_timestamp(t.xmin) AS at FROM fleet.taking AS t
 )
 
-SELECT b.show, b.dispatcher, t.holder
+SELECT b.show, b.dispatcher, coalesce(t.holder, 'nobody')
 FROM (
     SELECT k.*, pg_xact_commit_timestamp(k.xmin) AS at FROM fleet.booking AS k
 ) AS b
-CROSS JOIN LATERAL (
+LEFT JOIN LATERAL (
     SELECT t.holder FROM taking AS t
     WHERE t.scope = b.show AND t.at < b.at
     ORDER BY t.at DESC LIMIT 1
-) AS t
+) AS t ON TRUE
 WHERE t.holder IS DISTINCT FROM b.dispatcher
 """
 
 
 @dataclass
 class Watch:
-    """Reads one snapshot at a time, and keeps what is over a burst that nobody has lowered."""
+    """Reads one snapshot at a time, and keeps what is over a cap that nobody has lowered.
+
+    ``full``: how often each kind of cap was nearly reached.
+    """
 
     looks: int = 0
-    full: int = 0
+    full: Counter[str] = field(default_factory=Counter)
     over: list[str] = field(default_factory=list)
-    _bursts: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    _caps: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     _last: dict[str, int] = field(default_factory=dict)
 
     def look(self, conn: psycopg.Connection) -> None:
         now = time.monotonic()
         self.looks += 1
-        for show, burst, cores in conn.execute(_LOOK.encode()).fetchall():
-            known = self._bursts[show]
-            known.append((now, burst))
+        for vertex, cap, used in conn.execute(_LOOK.encode()).fetchall():
+            known = self._caps[vertex]
+            known.append((now, cap))
             while len(known) > 1 and known[1][0] < now - GRACE:
                 known.pop(0)
-            allowed = max(burst for _, burst in known)
-            # what was over it after a lowering may only get less
-            if cores > max(allowed, self._last.get(show, 0)):
-                self.over.append(f"{show}: {cores} of {allowed}")
-            self._last[show] = cores if cores > allowed else 0
-            self.full += cores > 0.9 * burst
+            allowed = max(cap for _, cap in known)
+            # what is over it after a lowering may only get less
+            if used > max(allowed, self._last.get(vertex, 0)):
+                self.over.append(f"{vertex}: {used} of {allowed}")
+            self._last[vertex] = used
+            self.full[vertex.split()[0]] += used > 0.9 * cap
 
 
 @dataclass
@@ -147,7 +166,7 @@ class Fleet:
         self.draw.choice(self._happenings())(conn)
 
     def _happenings(self) -> list[Callable[[psycopg.Connection], None]]:
-        caps = [self._set_burst, self._set_burst, self._update_burst]
+        caps = [self._set_burst, self._set_burst, self._update_burst, self._set_maxima]
         return [*caps, self._kill, self._stop, self._stop, self._cut_listener]
 
     def _start(self, place: int) -> None:
@@ -196,6 +215,14 @@ class Fleet:
         burst = self._burst(conn, work)
         conn.execute("CALL retally.set_burst(%s, %s, %s)", (work.show, work.alloc, burst))
 
+    def _set_maxima(self, conn: psycopg.Connection) -> None:
+        """Of a folder and a job, about what the bursts let in."""
+        work = self.draw.choice(self.works)
+        cores, gpus = self.draw.choice((700, 1500, 3000)), self.draw.choice((2, 4, 8))
+        conn.execute("CALL retally.set_folder_max(%s, %s)", (work.folder, cores))
+        conn.execute("CALL retally.set_job_max(%s, 1000000, %s)", (work.job, gpus))
+        self.events["maxima set"] += 1
+
     def _update_burst(self, conn: psycopg.Connection) -> None:
         """As an admin's tool that tells nobody."""
         work = self.draw.choice(self.works)
@@ -219,6 +246,8 @@ def make_farm(conn: psycopg.Connection, shows: int) -> list[Work]:
     conn.execute("UPDATE retally.setting SET notify = true")
     rows = Rows(conn)
     works = [make_work(rows, burst=2000) for _ in range(shows)]
+    conn.execute("UPDATE public.folder_resource SET int_max_cores = 1500")
+    conn.execute("UPDATE public.job_resource SET int_max_gpus = 6")
     conn.execute("CALL retally.set_override('all')")
     return works
 

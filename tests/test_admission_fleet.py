@@ -1,4 +1,4 @@
-"""Many dispatchers share a farm: no burst is passed and no show is served twice, whoever dies."""
+"""Many dispatchers share a farm: no cap is passed and no show is served twice, whoever dies."""
 
 from __future__ import annotations
 
@@ -21,9 +21,26 @@ DISPATCHERS = 4
 SHOWS = 20
 EVENTS_EVERY = 0.4
 LOOKS_EVERY = 0.05
+PATIENCE = 120.0
+LEAST_BOOKINGS = 2000
+EVENTS = {"killed", "stopped", "listeners cut", "raised", "lowered", "maxima set"}
 
 
-def test_no_burst_is_passed_and_no_show_served_twice_while_dispatchers_die_sleep_and_go_deaf() -> (
+def has_happened(conn: psycopg.Connection, fleet: Fleet, watch: Watch) -> bool:
+    """Whether it was no child's play: every fault, every cap met, every show in several hands."""
+    row = conn.execute("SELECT count(*) FROM fleet.booking").fetchone()
+    had = holders(conn)
+    return (
+        row is not None
+        and row[0] > LEAST_BOOKINGS
+        and len(had) == SHOWS
+        and min(had.values()) > 1
+        and set(fleet.events) == EVENTS
+        and min(watch.full[kind] for kind in ("burst", "cores", "GPUs")) > SHOWS
+    )
+
+
+def test_no_cap_is_passed_and_no_show_served_twice_while_dispatchers_die_sleep_and_go_deaf() -> (
     None
 ):
     with (
@@ -43,8 +60,10 @@ def test_no_burst_is_passed_and_no_show_served_twice_while_dispatchers_die_sleep
         )
         watch, draw = Watch(), random.Random(int(SECONDS))
         with Fleet(server.dsn(), works, [post] * DISPATCHERS, draw) as fleet:
-            until, event_at = time.monotonic() + SECONDS, time.monotonic() + 2
-            while time.monotonic() < until:
+            end, event_at = time.monotonic() + SECONDS, time.monotonic() + 2
+            # as long as it takes until all of it has happened, on a machine that is busy, too
+            while time.monotonic() < end or not has_happened(conn, fleet, watch):
+                assert time.monotonic() < end + PATIENCE, (fleet.events, watch.full)
                 watch.look(conn)
                 if time.monotonic() >= event_at:
                     fleet.happen(conn)
@@ -53,15 +72,6 @@ def test_no_burst_is_passed_and_no_show_served_twice_while_dispatchers_die_sleep
         watch.look(conn)
         assert watch.over == []
         assert foreign_bookings(conn) == []
-        # and it was no child's play
-        row = conn.execute("SELECT count(*), count(DISTINCT show) FROM fleet.booking").fetchone()
-        assert row is not None
-        assert row[0] > 100 * SECONDS
-        assert row[1] == SHOWS
-        assert watch.looks > SECONDS
-        assert watch.full > SHOWS
-        assert min(holders(conn).values()) > 1
-        assert set(fleet.events) == {"killed", "stopped", "listeners cut", "raised", "lowered"}
         # what was killed in the middle is there, or is not
         conn.execute("CALL retally.recompute_all()")
         assert drift(conn, *(work.show for work in works)) == []

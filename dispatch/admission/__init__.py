@@ -5,9 +5,10 @@ counts a show; recounts and notifications keep what is counted true.
 """
 
 from retally.dispatch.admission.gate import Entry, Gate
+from retally.dispatch.admission.metrics import AdmissionCollector
+from retally.dispatch.admission.records import AdmissionStats
 from retally.dispatch.admission.service import AdmissionService
 from retally.dispatch.admission.settings import Admission
-from retally.dispatch.admission.stats import AdmissionCollector, AdmissionStats
 from retally.dispatch.admission.store import Store
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from retally.dispatch.admission.gate import Gate
 from retally.dispatch.admission.keeper import Keeper
-from retally.dispatch.admission.stats import AdmissionStats, ServedShow
+from retally.dispatch.admission.records import AdmissionStats, ServedShow
 from retally.sql.errors import RetallyError
 
 if TYPE_CHECKING:

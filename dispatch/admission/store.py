@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
-from dataclasses import dataclass
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from retally.dispatch.admission.changes import RecentChanges
+from retally.dispatch.admission.records import StoreCounts
 from retally.dispatch.admission.recount import Recount
 from retally.dispatch.admission.tenure import Tenure
 from retally.dispatch.admission.tickets import Missing, Refusal, Ticket
@@ -28,25 +29,6 @@ if TYPE_CHECKING:
 
 # Vertices that are written before the lock is let go: about 2 ms of work.
 _AT_A_TIME = 1_000
-# Changes of caps that are remembered for what is read before they commit and taken in after that.
-_CHANGES = 10_000
-
-
-@dataclass(frozen=True)
-class StoreCounts:
-    """What the store has done so far, and what it holds.
-
-    ``booked``: confirmed bookings; ``refused``: by vertex; ``in_flight``: let in, and not decided
-    yet; ``in_doubt``: nobody knows what became of them, so they counted until their show was
-    counted anew. ``seed_ages``: seconds since each served show was last counted, by id.
-    """
-
-    booked: int
-    rolled_back: int
-    in_doubt: int
-    in_flight: int
-    refused: dict[str, int]
-    seed_ages: dict[str, float]
 
 
 class Store:
@@ -60,7 +42,7 @@ class Store:
         self._tenures: dict[str, Tenure] = {}
         self._let_in = self._confirmed = self._rolled_back = self._in_doubt = 0
         self._refused: Counter[str] = Counter()
-        self._changes: deque[LimitChange] = deque(maxlen=_CHANGES)
+        self._changes = RecentChanges()
 
     def book(
         self, show: str, alloc: str, job: str, cores: int, gpus: int
@@ -135,7 +117,9 @@ class Store:
         """Serve a show, or serve it under another token: forget what was counted before."""
         tenure = Tenure(show, token, counts)
         with self._lock:
-            self._catch_up(tenure)
+            for change in self._changes:
+                if change.show in {None, show}:
+                    tenure.change_limit(change)
             self._tenures[show] = tenure
 
     def drop(self, show: str, token: int | None = None) -> bool:
@@ -161,8 +145,7 @@ class Store:
                 return False
             if snapshot.asked_at < tenure.snapshot.asked_at:
                 return False
-            tenure.add(row, snapshot)
-            self._catch_up(tenure, row.key)
+            self._add(tenure, row, snapshot)
             return True
 
     def begin_recount(self, show: str) -> Recount | None:
@@ -192,7 +175,7 @@ class Store:
             if self._is_current(recount):
                 tenure.snapshot = snapshot
         new = (counts.rows[n : n + _AT_A_TIME] for n in range(0, len(counts.rows), _AT_A_TIME))
-        done = self._in_parts(recount, new, lambda row: tenure.add(row, snapshot))
+        done = self._in_parts(recount, new, lambda row: self._add(tenure, row, snapshot))
         done = done and self._in_parts(
             recount,
             recount.parts(_AT_A_TIME),
@@ -226,7 +209,7 @@ class Store:
         """
         with self._lock:
             if change.xact is not None:
-                self._changes.append(change)
+                self._changes.add(change)
             told = [
                 tenure.change_limit(change)
                 for tenure in self._tenures.values()
@@ -274,11 +257,12 @@ class Store:
                 },
             )
 
-    def _catch_up(self, tenure: Tenure, job: str | None = None) -> None:
-        """What was told of caps between the read and now."""
-        for change in self._changes:
-            if change.show in {None, tenure.show} and job in {None, change.key}:
-                tenure.change_limit(change)
+    def _add(self, tenure: Tenure, row: VertexRow, snapshot: Snapshot) -> None:
+        """Take in a vertex that is not known yet, with what was told of its caps since the read."""
+        if tenure.add(row, snapshot):
+            for change in self._changes.of(row.key):
+                if change.show in {None, tenure.show}:
+                    tenure.change_limit(change)
 
     def _in_parts(
         self, recount: Recount, parts: Iterable[Sequence[T]], work: Callable[[T], None]

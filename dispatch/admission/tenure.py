@@ -32,16 +32,18 @@ class Tenure:
         for row in counts.rows:
             self.add(row, counts.snapshot)
 
-    def add(self, row: VertexRow, snapshot: Snapshot) -> None:
-        """Take in a vertex that is not known yet; one that is stays as it is."""
-        if row.vertex == "subscription":
-            if row.key not in self.subscriptions:
-                self.subscriptions[row.key] = Vertex(row.vertex, row.key, snapshot, row)
-        elif row.vertex == "folder":
-            if row.key not in self.folders:
-                self.folders[row.key] = Vertex(row.vertex, row.key, snapshot, row)
-        elif row.key not in self.jobs:
+    def add(self, row: VertexRow, snapshot: Snapshot) -> bool:
+        """Take in a vertex that is not known yet; False: one that is stays as it is."""
+        if row.vertex == "job":
+            if row.key in self.jobs:
+                return False
             self.jobs[row.key] = Job(row, snapshot, self.folder(row.folder_id))
+            return True
+        known = self.subscriptions if row.vertex == "subscription" else self.folders
+        if row.key in known:
+            return False
+        known[row.key] = Vertex(row.vertex, row.key, snapshot, row)
+        return True
 
     def folder(self, key: str) -> Vertex:
         """A folder; one that the show does not have is without a cap."""

@@ -1,8 +1,7 @@
-"""What the admission of one dispatcher has done, and how it is: for people and for Prometheus."""
+"""The admission of one dispatcher, for Prometheus."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -15,41 +14,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from retally.dispatch.admission.listener import ListenerState
-
-
-@dataclass(frozen=True)
-class ServedShow:
-    """A show that is served; ``seed_age``: seconds since caps and procs were last read."""
-
-    show_id: str
-    name: str
-    seed_age: float
-
-
-@dataclass(frozen=True)
-class AdmissionStats:
-    """What has happened since the dispatcher was opened, and which shows it serves.
-
-    ``booked``, ``rolled_back``, ``in_doubt`` (nobody knows what became of them) and ``refused`` (by
-    vertex) count bookings, ``in_flight`` those that are under way. ``recounts`` and ``failures`` of
-    them and of heartbeats. ``releases``, ``limit_changes`` and ``malformed`` count notifications,
-    ``connects`` how often the listener had to connect.
-    """
-
-    booked: int
-    rolled_back: int
-    in_doubt: int
-    in_flight: int
-    refused: dict[str, int]
-    served: tuple[ServedShow, ...]
-    recounts: int
-    failures: int
-    listener: ListenerState
-    releases: int
-    limit_changes: int
-    malformed: int
-    connects: int
+    from retally.dispatch.admission.records import AdmissionStats
 
 
 class AdmissionCollector(Collector):
