@@ -569,19 +569,13 @@ CREATE FUNCTION retally.asked_for(p_hosts text[], p_jobs text[], p_layers text[]
     LANGUAGE plpgsql
     AS $$
 BEGIN
-    IF (
-        SELECT count(DISTINCT l.length) > 1
-        FROM unnest(ARRAY[
+    PERFORM retally.require_lengths(
+        ARRAY[
             cardinality(p_hosts), cardinality(p_jobs), cardinality(p_layers),
-            cardinality(p_frames), cardinality(p_cores), cardinality(p_mem_kb),
-            cardinality(p_gpus), cardinality(p_gpu_mem_kb), cardinality(p_local)
-        ]) AS l (length)
-    ) OR num_nulls(p_hosts, p_jobs, p_layers, p_frames, p_cores, p_mem_kb) > 0 THEN
-        RAISE EXCEPTION 'the arrays of a batch differ in length, or one of them is null'
-            USING ERRCODE = 'RT008',
-                HINT = 'Each has one element for each proc; those of GPUs, GPU memory and local'
-                    || ' may be left out.';
-    END IF;
+            cardinality(p_frames), cardinality(p_cores), cardinality(p_mem_kb)
+        ],
+        ARRAY[cardinality(p_gpus), cardinality(p_gpu_mem_kb), cardinality(p_local)]
+    );
     RETURN QUERY
     SELECT
         e.nr::integer,
@@ -781,6 +775,7 @@ DECLARE
     v_managed text[];
     -- the entries whose host has moved since their caps were counted
     v_moved integer[] := '{}';
+    v_now_moved integer[];
     v_in text[];
     v_all_in boolean;
     v_new retally.booking[];
@@ -792,6 +787,10 @@ DECLARE
     v_stopped_by text[];
 BEGIN
     PERFORM retally.require_read_committed('nothing can be booked or released');
+    PERFORM retally.require_lengths(
+        ARRAY[cardinality(p_hosts)],
+        ARRAY[cardinality(p_tokens), cardinality(p_allocs), cardinality(p_folders)]
+    );
     LOOP
         v_asked := ARRAY(
             SELECT a
@@ -815,17 +814,19 @@ BEGIN
         BEGIN
             v_in := retally.insert_procs(v_let_in);
             -- their hosts are locked now
-            v_moved := v_moved || ARRAY(
+            v_now_moved := ARRAY(
                 SELECT a.nr
                 FROM unnest(v_let_in) AS a
                 INNER JOIN public.host AS h ON a.host = h.pk_host::text
                 WHERE h.pk_alloc::text <> p_allocs[a.nr] AND a.show IS NOT NULL
             );
-            EXIT WHEN v_moved <@ v_kept_out;
+            EXIT WHEN cardinality(v_now_moved) = 0;
+            v_moved := v_moved || v_now_moved;
             RAISE EXCEPTION 'hosts have moved' USING ERRCODE = 'RT020';
         EXCEPTION
             WHEN foreign_key_violation OR SQLSTATE 'RT020' THEN
-                -- a frame or a host was deleted while we waited: the entry is seen to be bad now
+                -- a frame or a host was deleted while we waited, or a host is elsewhere: the
+                -- entry is seen to be bad now
                 NULL;
         END;
     END LOOP;
@@ -1628,6 +1629,26 @@ $$;
 
 COMMENT ON FUNCTION retally.drift_in(p_show_ids text[], p_totals text[]) IS 'Where totals are not what the procs say: one row per slot that differs.';
 
+CREATE FUNCTION retally.drop_lease(p_scope text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_before text := retally.set_lock_timeout(retally.lock_budget());
+BEGIN
+    UPDATE retally.lease AS l
+    SET token = l.token + 1, holder = NULL, expires_at = 'epoch', wanted_by = NULL,
+        wanted_at = NULL
+    WHERE l.scope = p_scope;
+    PERFORM set_config('lock_timeout', v_before, TRUE);
+EXCEPTION
+    WHEN lock_not_available THEN
+        RAISE EXCEPTION 'another session has the lease of % locked', p_scope
+            USING ERRCODE = 'RT005', HINT = 'Let it commit or roll back, and try again.';
+END
+$$;
+
+COMMENT ON FUNCTION retally.drop_lease(p_scope text) IS 'Ends the lease of a scope whoever holds it.';
+
 CREATE PROCEDURE retally.end_journal()
     LANGUAGE plpgsql
     AS $$
@@ -1660,10 +1681,7 @@ BEGIN
         v_scope := retally.show_id(p_show);
     END IF;
     PERFORM retally.hold_flag(v_scope, p_show);
-    UPDATE retally.lease AS l
-    SET token = l.token + 1, holder = NULL, expires_at = 'epoch', wanted_by = NULL,
-        wanted_at = NULL
-    WHERE l.scope = v_scope;
+    PERFORM retally.drop_lease(v_scope);
 END
 $$;
 
@@ -1896,6 +1914,8 @@ BEGIN
     -- before the recompute: who has written stands in no queue from then on. A booking that waits
     -- for this flip may hold a row that others wait for, and must not become a deadlock's victim.
     PERFORM retally.set_flag(p_show_id, v_flag.asked, v_flag.managed);
+    -- whoever has it does not count what others book until the show is managed again
+    PERFORM retally.drop_lease(p_show_id);
     IF NOT v_flag.managed THEN
         -- set_flag() has ended its journal, and the recompute counts the procs themselves
         DELETE FROM retally.journal AS j
@@ -2385,6 +2405,14 @@ $$;
 
 COMMENT ON FUNCTION retally.is_managed(p_scope text) IS 'Whether the flag in force of this scope is on.';
 
+CREATE FUNCTION retally.is_wanted(p_wanted_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql
+    AS $$
+    SELECT coalesce(p_wanted_at > clock_timestamp() - retally.lease_wish(), FALSE)
+$$;
+
+COMMENT ON FUNCTION retally.is_wanted(p_wanted_at timestamp with time zone) IS 'Whether the wish of a dispatcher that was refused a scope still counts.';
+
 CREATE FUNCTION retally.job_vertex(p_job text) RETURNS TABLE(show_id text, show_name text, managed boolean, name text, folder_id text, max_cores bigint, max_gpus bigint, cores numeric, gpus numeric)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2496,53 +2524,62 @@ CREATE FUNCTION retally.keep_leases(p_holder text, p_scopes text[], p_tokens big
     LANGUAGE plpgsql
     AS $$
 BEGIN
-    RETURN QUERY
-    WITH kept AS (
-        UPDATE retally.lease AS l
-        SET expires_at = clock_timestamp() + p_for
+    WITH free AS (
+        SELECT l.scope
         FROM unnest(p_scopes, p_tokens) AS h (scope, token)
-        WHERE
-            l.scope = h.scope
-            AND l.token = h.token
-            AND l.holder = p_holder
-            AND l.expires_at > clock_timestamp()
-        RETURNING
-            l.scope, l.taken_at,
-            coalesce(
-                l.wanted_by <> p_holder
-                AND l.wanted_at > clock_timestamp() - retally.lease_wish(),
-                FALSE
-            ) AS wanted
+        INNER JOIN retally.lease AS l ON h.scope = l.scope AND h.token = l.token
+        WHERE l.holder = p_holder AND l.expires_at > clock_timestamp()
+        FOR NO KEY UPDATE OF l SKIP LOCKED
+    )
+
+    UPDATE retally.lease AS l
+    SET expires_at = clock_timestamp() + p_for
+    FROM free AS f
+    WHERE l.scope = f.scope;
+
+    RETURN QUERY
+    WITH served AS (
+        SELECT l.*
+        FROM retally.lease AS l
+        -- what was given up for somebody who has not come yet is his
+        WHERE l.expires_at > clock_timestamp() OR retally.is_wanted(l.wanted_at)
     ),
 
     dispatchers AS (
-        SELECT l.holder
-        FROM retally.lease AS l
-        WHERE l.expires_at > clock_timestamp()
+        SELECT s.holder
+        FROM served AS s
+        WHERE s.expires_at > clock_timestamp()
         UNION
-        SELECT l.wanted_by
-        FROM retally.lease AS l
-        WHERE l.wanted_at > clock_timestamp() - retally.lease_wish()
+        SELECT s.wanted_by
+        FROM served AS s
+        WHERE retally.is_wanted(s.wanted_at)
+    ),
+
+    kept AS (
+        SELECT
+            s.scope,
+            s.taken_at,
+            retally.is_wanted(s.wanted_at) AND s.wanted_by <> p_holder AS wanted
+        FROM served AS s
+        INNER JOIN unnest(p_scopes, p_tokens) AS h (scope, token)
+            ON s.scope = h.scope AND s.token = h.token
+        WHERE s.holder = p_holder AND s.expires_at > clock_timestamp()
     ),
 
     share AS (
-        SELECT
-            ceil(count(*)::numeric / greatest((SELECT count(d.holder) FROM dispatchers AS d), 1))
-            AS scopes
-        FROM retally.lease AS l
-        WHERE
-            l.expires_at > clock_timestamp()
-            -- given up for somebody who has not come yet
-            OR l.wanted_at > clock_timestamp() - retally.lease_wish()
+        SELECT ceil(
+            (SELECT count(*) FROM served AS s)::numeric
+            / greatest((SELECT count(*) FROM dispatchers AS d), 1)
+        ) AS scopes
     )
 
     SELECT
         k.scope,
         k.wanted
         AND row_number() OVER (PARTITION BY k.wanted ORDER BY k.taken_at, k.scope)
-        <= count(*) OVER () - s.scopes
+        <= count(*) OVER () - a.scopes
     FROM kept AS k
-    CROSS JOIN share AS s
+    CROSS JOIN share AS a
     ORDER BY k.scope;
 END
 $$;
@@ -2699,9 +2736,7 @@ CREATE FUNCTION retally.leases() RETURNS TABLE(show_id text, name text, holder t
         l.taken_at,
         l.expires_at,
         l.expires_at > clock_timestamp(),
-        CASE
-            WHEN l.wanted_at > clock_timestamp() - retally.lease_wish() THEN l.wanted_by
-        END
+        CASE WHEN retally.is_wanted(l.wanted_at) THEN l.wanted_by END
     FROM retally.lease AS l
     LEFT JOIN public.show AS s ON l.scope = s.pk_show::text
     WHERE l.holder IS NOT NULL
@@ -3731,7 +3766,7 @@ $$;
 
 COMMENT ON FUNCTION retally.notify_limit(p_vertex jsonb, p_cores_name text, p_cores bigint, p_gpus bigint) IS 'Tells the listeners of acct_limit_change of new caps.';
 
-CREATE FUNCTION retally.notify_release(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint) RETURNS void
+CREATE FUNCTION retally.notify_release(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint, p_hosts text[]) RETURNS void
     LANGUAGE sql
     AS $$
     SELECT
@@ -3740,14 +3775,15 @@ CREATE FUNCTION retally.notify_release(p_show text, p_alloc text, p_layer text, 
             json_build_object(
                 'show', p_show, 'alloc', p_alloc, 'folder', j.pk_folder, 'job', p_job,
                 'layer', p_layer, 'dept', j.pk_dept, 'cores', -(p_cores / 100), 'gpus', -p_gpus,
-                'core_units', -p_cores, 'xact', pg_current_xact_id()::text
+                'core_units', -p_cores, 'xact', pg_current_xact_id()::text,
+                'hosts', CASE WHEN cardinality(p_hosts) <= 100 THEN to_json(p_hosts) END
             )::text
         )
     FROM (VALUES (p_job)) AS asked (job)
     LEFT JOIN public.job AS j ON asked.job = j.pk_job::text
 $$;
 
-COMMENT ON FUNCTION retally.notify_release(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint) IS 'Tells the listeners of acct_release what was released.';
+COMMENT ON FUNCTION retally.notify_release(p_show text, p_alloc text, p_layer text, p_job text, p_cores bigint, p_gpus bigint, p_hosts text[]) IS 'Tells the listeners of acct_release what was released.';
 
 CREATE FUNCTION retally.odd_triggers() RETURNS TABLE(table_name text, trigger_name text, function_name text, fault text)
     LANGUAGE sql STABLE
@@ -4929,7 +4965,8 @@ BEGIN
         );
     ELSIF NOT v_gone.local AND (SELECT s.notify FROM retally.setting AS s) THEN
         PERFORM retally.notify_release(
-            v_show, v_gone.alloc, v_gone.layer, v_gone.job, v_gone.cores, v_gone.gpus
+            v_show, v_gone.alloc, v_gone.layer, v_gone.job, v_gone.cores, v_gone.gpus,
+            ARRAY[v_gone.host]
         );
     END IF;
     IF v_gone.local THEN
@@ -4972,7 +5009,7 @@ BEGIN
     PERFORM retally.count_in(v_gone, v_managed, -1);
     PERFORM retally.notify_release(
         g.show, g.alloc, CASE WHEN min(g.layer) = max(g.layer) THEN min(g.layer) END, g.job,
-        sum(g.cores)::bigint, sum(g.gpus)::bigint
+        sum(g.cores)::bigint, sum(g.gpus)::bigint, array_agg(DISTINCT g.host)
     )
     FROM unnest(v_gone) AS g
     CROSS JOIN retally.setting AS s
@@ -5093,6 +5130,23 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.require_cap(p_cap bigint, p_least bigint) IS 'Refuses a cap that is null or below p_least.';
+
+CREATE FUNCTION retally.require_lengths(p_given integer[], p_optional integer[]) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+BEGIN
+    IF array_position(p_given, NULL) IS NOT NULL
+        OR (SELECT count(DISTINCT l.length) > 1 FROM unnest(p_given || p_optional) AS l (length))
+    THEN
+        RAISE EXCEPTION 'the arrays of a batch differ in length, or one of them is null'
+            USING ERRCODE = 'RT008',
+                HINT = 'Each has one element for each proc; from that of the GPUs on they may be'
+                    || ' left out.';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION retally.require_lengths(p_given integer[], p_optional integer[]) IS 'Refuses arrays of a batch that differ in length.';
 
 CREATE FUNCTION retally.require_read_committed(p_what text) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -5373,10 +5427,6 @@ BEGIN
             journaled = f.journaled AND excluded.managed,
             set_at = clock_timestamp(), set_by = current_user
         WHERE (f.asked, f.managed) <> (excluded.asked, excluded.managed);
-    UPDATE retally.lease AS l
-    SET token = l.token + 1, holder = NULL, expires_at = 'epoch', wanted_by = NULL,
-        wanted_at = NULL
-    WHERE l.scope = p_scope;
     PERFORM set_config('lock_timeout', v_before, TRUE);
 EXCEPTION
     WHEN lock_not_available THEN
@@ -5927,66 +5977,40 @@ COMMENT ON FUNCTION retally.sum_again(p_seizures retally.seizure[]) IS 'The seco
 CREATE FUNCTION retally.take_lease(p_scope text, p_name text, p_holder text, p_for interval, OUT token bigint, OUT managed boolean, OUT served_by text, OUT expires_in double precision) RETURNS record
     LANGUAGE plpgsql
     AS $$
+DECLARE
+    v_before text;
 BEGIN
     PERFORM retally.require_read_committed('no lease can be taken');
-    -- most who ask are refused: without the lock that the scope's bookings would wait for
     managed := retally.is_managed(p_scope);
-    IF NOT managed THEN
-        RETURN;
-    END IF;
-    UPDATE retally.lease AS l
-    SET wanted_by = p_holder, wanted_at = clock_timestamp()
-    WHERE
-        l.scope = p_scope
-        AND l.holder <> p_holder
-        AND l.expires_at > clock_timestamp()
-        AND (
-            l.wanted_by IS NULL
-            OR l.wanted_by = p_holder
-            OR l.wanted_at <= clock_timestamp() - retally.lease_wish()
-        );
-    IF NOT FOUND THEN
-        IF NOT EXISTS (
-            SELECT
-            FROM retally.lease AS l
+    -- most who ask are refused: without the lock that the scope's bookings would wait for
+    IF managed AND NOT retally.want_lease(p_scope, p_holder) THEN
+        PERFORM retally.hold_flag(p_scope, p_name);
+        managed := retally.is_managed(p_scope);
+        v_before := retally.set_lock_timeout(retally.lock_budget());
+        INSERT INTO retally.lease AS l (scope, token, holder, expires_at)
+        SELECT
+            p_scope,
+            -- also above those of a row that somebody has deleted
+            (1e6 * extract(EPOCH FROM clock_timestamp()))::bigint,
+            p_holder,
+            clock_timestamp() + p_for
+        WHERE managed
+        ON CONFLICT (scope) DO UPDATE
+            SET token = greatest(l.token + 1, excluded.token), holder = excluded.holder,
+                expires_at = excluded.expires_at, taken_at = clock_timestamp(),
+                wanted_by = NULL, wanted_at = NULL
             WHERE
-                l.scope = p_scope
-                AND l.holder <> p_holder
-                AND l.expires_at > clock_timestamp()
-        ) THEN
-            PERFORM retally.hold_flag(p_scope, p_name);
-            managed := retally.is_managed(p_scope);
-            IF NOT managed THEN
-                RETURN;
-            END IF;
-            INSERT INTO retally.lease AS l (scope, token, holder, expires_at)
-            VALUES (
-                p_scope,
-                -- also above those of a row that somebody has deleted
-                (1e6 * extract(EPOCH FROM clock_timestamp()))::bigint,
-                p_holder,
-                clock_timestamp() + p_for
-            )
-            ON CONFLICT (scope) DO UPDATE
-                SET token = greatest(l.token + 1, excluded.token), holder = excluded.holder,
-                    expires_at = excluded.expires_at, taken_at = clock_timestamp(),
-                    wanted_by = NULL, wanted_at = NULL
-                WHERE
-                    l.holder = excluded.holder
-                    OR (
-                        (l.holder IS NULL OR l.expires_at <= clock_timestamp())
-                        -- given up for somebody else
-                        AND NOT coalesce(
-                            l.wanted_by <> excluded.holder
-                            AND l.wanted_at > clock_timestamp() - retally.lease_wish(),
-                            FALSE
-                        )
-                    )
-            RETURNING l.token
-            INTO token;
-        END IF;
+                l.holder = excluded.holder
+                OR (
+                    (l.holder IS NULL OR l.expires_at <= clock_timestamp())
+                    -- not what was given up for somebody else
+                    AND NOT (retally.is_wanted(l.wanted_at) AND l.wanted_by <> excluded.holder)
+                )
+        RETURNING l.token
+        INTO token;
+        PERFORM set_config('lock_timeout', v_before, TRUE);
     END IF;
-    IF token IS NULL THEN
+    IF managed AND token IS NULL THEN
         SELECT
             CASE WHEN l.expires_at > clock_timestamp() THEN l.holder ELSE l.wanted_by END,
             extract(
@@ -5997,6 +6021,10 @@ BEGIN
         FROM retally.lease AS l
         WHERE l.scope = p_scope;
     END IF;
+EXCEPTION
+    WHEN lock_not_available THEN
+        RAISE EXCEPTION 'another session has the lease of "%" locked', p_name
+            USING ERRCODE = 'RT005', HINT = 'Let it commit or roll back, and try again.';
 END
 $$;
 
@@ -6392,7 +6420,8 @@ BEGIN
         coalesce(b.cores, 0),
         coalesce(b.gpus, 0)
     FROM caps AS c
-    LEFT JOIN sums AS b ON c.vertex = b.total AND c.key = b.key;
+    LEFT JOIN sums AS b ON c.vertex = b.total AND c.key = b.key
+    ORDER BY c.vertex = 'job';
 END
 $$;
 
@@ -6418,6 +6447,38 @@ END
 $$;
 
 COMMENT ON FUNCTION retally.wait_for_row(p_show_id text, p_total text, p_key text, p_limit interval) IS 'Waits in the queue of one busy row of a total.';
+
+CREATE FUNCTION retally.want_lease(p_scope text, p_holder text) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    WITH held AS (
+        SELECT l.scope
+        FROM retally.lease AS l
+        WHERE
+            l.scope = p_scope
+            AND l.holder <> p_holder
+            AND l.expires_at > clock_timestamp()
+            AND (NOT retally.is_wanted(l.wanted_at) OR l.wanted_by = p_holder)
+        FOR NO KEY UPDATE SKIP LOCKED
+    )
+
+    UPDATE retally.lease AS l
+    SET wanted_by = p_holder, wanted_at = clock_timestamp()
+    FROM held AS h
+    WHERE l.scope = h.scope;
+    RETURN EXISTS (
+        SELECT
+        FROM retally.lease AS l
+        WHERE
+            l.scope = p_scope
+            AND l.holder <> p_holder
+            AND l.expires_at > clock_timestamp()
+    );
+END
+$$;
+
+COMMENT ON FUNCTION retally.want_lease(p_scope text, p_holder text) IS 'Whether another one holds the scope; then it is noted that p_holder wants it.';
 
 CREATE FUNCTION retally.why_not(p_booking retally.booking, p_alloc text, p_stopped_by text, p_token bigint, OUT problem text, OUT message text, OUT hint text, OUT holder text) RETURNS record
     LANGUAGE plpgsql STABLE
