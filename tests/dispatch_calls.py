@@ -145,7 +145,8 @@ DISPATCH_CALLS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         [(True, False, False)],
     ),
     "want_lease": (
-        f"{_LEASE}; SELECT retally.want_lease('{{show}}', who) FROM unnest(ARRAY['you', 'me']) AS who",
+        f"{_LEASE}; SELECT retally.want_lease('{{show}}', who)"
+        " FROM unnest(ARRAY['you', 'me']) AS who",
         [(True,), (False,)],
     ),
     "drop_lease": (
