@@ -174,6 +174,28 @@ def test_an_override_ends_leases_and_shows_under_it_have_them(
     book(farm_db, booking(late), Counted(mine))
 
 
+def test_an_override_leaves_a_show_whose_lease_is_locked_as_it_is_and_names_it(
+    farm_db: psycopg.Connection, connect: Connect
+) -> None:
+    farm_db.execute("CALL retally.set_override('all')")
+    late = make_work(Rows(farm_db))  # has no flag of its own
+    mine = token(farm_db, late, "me")
+    stuck = connect()
+    with stuck.transaction():
+        stuck.execute("SELECT FROM retally.lease FOR UPDATE")
+        row = farm_db.execute("CALL retally.set_override('none')").fetchone()
+        assert row is not None
+        assert row[1] == 1
+        # a flip that nobody has waited for would let bookings go uncounted
+        book(farm_db, booking(late), Counted(mine))
+        with pytest.raises(ServedElsewhereError):
+            book(farm_db, booking(late), Counted(0))
+    farm_db.execute("CALL retally.set_override('none')")
+    assert admission.leases(farm_db) == []
+    book(farm_db, booking(late), Counted(0))
+    assert drift(farm_db, late.show) == []
+
+
 def test_a_takeover_waits_for_the_bookings_let_in_before_and_its_count_has_them(
     farm_db: psycopg.Connection, connect: Connect, work: Work
 ) -> None:

@@ -34,6 +34,7 @@ class AdmissionService:
         Where the database is away, the leases end by themselves.
         """
         self._keeper.stop()
+        self.gate.shows.close()
         with contextlib.suppress(RetallyError):
             self.give_up(list(self.gate.store.tokens()))
 

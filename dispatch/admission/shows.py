@@ -54,6 +54,7 @@ class Shows:
         self._on_served = on_served
         self._lock = threading.Lock()
         self._shows: dict[str, _Show] = {}
+        self._closed = False
 
     def learn(self, show_id: str, name: str, *, managed: bool) -> None:
         """What a look at the database has said of a show."""
@@ -93,6 +94,11 @@ class Shows:
         with show.lock:
             if self._store.token(show_id) is not None:
                 return
+            if self._closed:
+                raise ServedElsewhereError(
+                    f'show "{show.name}" is served no more: this dispatcher is being closed',
+                    "book by another one",
+                )
             if show.reason and time.monotonic() < show.pause_until:
                 raise type(show.reason)(str(show.reason), show.reason.hint) from show.reason
             try:
@@ -135,6 +141,15 @@ class Shows:
             self._store.end_recount(recount, calls.counts(conn, show_id))
         finally:
             self._store.give_up_recount(recount)
+
+    def close(self) -> None:
+        """Serve no more shows, and wait for those that are being taken."""
+        self._closed = True
+        with self._lock:
+            shows = list(self._shows.values())
+        for show in shows:
+            with show.lock:
+                continue
 
     def give_up(self, conn: psycopg.Connection, show_ids: Collection[str]) -> None:
         """Serve these shows no more, so that another dispatcher can take them at once."""
