@@ -83,11 +83,16 @@ class Booking:
     xact: int | None = None
     #: whether its proc is committed; None as long as that is open
     committed: bool | None = None
+    #: whether the store knows, or has given up to
     answered: bool = False
 
     @property
     def runs(self) -> bool:
         return self.xact is not None and self.committed is None
+
+    @property
+    def is_over(self) -> bool:
+        return self.committed is not None and self.answered
 
 
 @dataclass(frozen=True)

@@ -86,13 +86,13 @@ class Admission(Scene, RuleBasedStateMachine):
             self.told.pop(key, None)
             self.took_over(key[0], read)
 
-    @precondition(lambda self: self.unanswered())
+    @precondition(lambda self: self.pending())
     @rule(place=place, commits=mostly, steps=st.sampled_from([1, 2, 3, 3]))
     def go_on(self, place: int, commits: bool, steps: int) -> None:
         """A booking reaches the server, and ends there, and is answered; or not all of it yet."""
-        booking = self.unanswered()[place % len(self.unanswered())]
+        booking = self.pending()[place % len(self.pending())]
         for _ in range(steps):
-            if not booking.answered:
+            if not booking.is_over:
                 self.step(booking, commits)
 
     def step(self, booking: Booking, commits: bool) -> None:
@@ -123,7 +123,11 @@ class Admission(Scene, RuleBasedStateMachine):
                 again(booking.ticket)
         assert self.known() == before
 
-    def lose_answer(self, booking: Booking) -> None:
+    def lose_answer(self, place: int) -> None:
+        unanswered = [booking for booking in self.bookings if not booking.answered]
+        if not unanswered:
+            return
+        booking = unanswered[place % len(unanswered)]
         booking.answered = True
         tenure = booking.ticket.tenure
         self.store.doubt(booking.ticket)
@@ -251,8 +255,8 @@ class Admission(Scene, RuleBasedStateMachine):
         elif what == "drop":
             self.store.drop(proc.show)
             self.dropped(proc.show)
-        elif what == "doubt" and self.unanswered():
-            self.lose_answer(self.unanswered()[place % len(self.unanswered())])
+        elif what == "doubt":
+            self.lose_answer(place)
         elif what == "finish":
             self.db.finished.add(proc.vertices[-1])
         elif what == "hear":
@@ -267,8 +271,8 @@ class Admission(Scene, RuleBasedStateMachine):
 
     def settle(self) -> None:
         """Everything comes to its end: then one recount makes all of it exact."""
-        while self.unanswered():
-            self.step(self.unanswered()[0], True)
+        while self.pending():
+            self.step(self.pending()[0], True)
         while self.changes:
             self.commit(0, False)
         while self.releases or self.limits:
@@ -289,9 +293,10 @@ class Admission(Scene, RuleBasedStateMachine):
             self.settle()
 
     @invariant()
-    def is_safe(self) -> None:
+    def is_so(self) -> None:
         self.is_never_too_low()
         self.would_keep_the_caps()
+        self.is_exact()
 
 
 def _pick(waiting: list[T], place: int) -> T:

@@ -135,7 +135,7 @@ def test_many_dispatchers_book_and_release_beside_a_flip_and_a_worker(
     worker.await_event("worker started")
 
     def book(_: int) -> str:
-        with Dispatcher(dsn, connections=1) as dispatcher:
+        with Dispatcher(dsn, connections=1, admission=None) as dispatcher:
             gone = dispatcher.book(booking(work))
             kept = dispatcher.book_many([booking(work)])[0].proc
             assert dispatcher.release(gone)
