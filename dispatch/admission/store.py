@@ -57,7 +57,7 @@ class Store:
                 return Missing.JOB
             subscription = tenure.subscriptions.get(alloc) or tenure.subscription(alloc)
             folder = by_job.folder
-            # spelled out: a loop over the three takes twice as long
+            # spelled out: a loop over the three takes half as long again
             if (
                 subscription.cores_counted + cores > subscription.cores_room
                 or folder.cores_counted + cores > folder.cores_room
