@@ -184,6 +184,7 @@ class Dispatcher:
     def _send(self, gate: Gate, entry: Entry) -> str:
         with gate.sending([entry]):
             with self._cursor() as cursor:
+                gate.send([entry])
                 proc, xact = calls.book_in(cursor, entry.booking, entry.counted)
             gate.confirm(entry, xact)
         return proc
@@ -197,6 +198,7 @@ class Dispatcher:
         sent = list(entries.values())
         with gate.sending(sent):
             with self._cursor() as cursor:
+                gate.send(sent)
                 found = calls.book_many(
                     cursor, [entry.booking for entry in sent], [entry.counted for entry in sent]
                 )

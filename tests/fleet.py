@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: What a dispatcher that has heard nothing of a lower burst may still go by: it hears within a
 #: recount, and books no more once its lease is over.
-GRACE = 4.0
+GRACE = 8.0
 SCRIPT = Path(__file__).with_name("fleet_dispatcher.py")
 
 # Everything is written down by the server itself, with its transaction: who has booked what, and

@@ -101,6 +101,7 @@ class Admission(Scene, RuleBasedStateMachine):
         elif self.is_fenced(booking):
             booking.committed = False
         elif booking.xact is None:
+            self.store.send([booking.ticket])
             booking.xact = self.db.begin()
         else:
             self.db.end(booking.xact)

@@ -40,6 +40,7 @@ def served(found: list[VertexRow]) -> Store:
 def book(store: Store, cores: int = 100, gpus: int = 0) -> Ticket:
     ticket = store.book(SHOW, ALLOC, JOB, cores, gpus)
     assert isinstance(ticket, Ticket), ticket
+    store.send([ticket])
     return ticket
 
 
@@ -168,6 +169,43 @@ def test_a_recount_keeps_what_its_snapshot_cannot_have_and_counts_nothing_twice(
     assert again
     assert store.end_recount(again, counts(rows(booked=(500, 0)), xmax=120))
     assert in_use(store) == {(500, 0)}
+
+
+def test_a_booking_that_was_sent_after_the_read_is_in_no_snapshot_whatever_its_number_is() -> None:
+    store = served(rows())
+    waiting = store.book(SHOW, ALLOC, JOB, 100, 0)
+    assert isinstance(waiting, Ticket)
+    for late in (waiting, None):
+        recount = store.begin_recount(SHOW)
+        assert recount
+        held = 100 if late is None else 0
+        assert store.end_recount(recount, counts(rows(booked=(held, 0)), xmax=5000))
+        # the server has crashed meanwhile, and its numbers begin lower
+        ticket = late or book(store)
+        if late:
+            store.send([late])
+        store.confirm(ticket, 4000 + held)
+    assert in_use(store) == {(200, 0)}
+
+
+def test_a_job_that_moves_while_it_is_booked_makes_no_room_where_nobody_has_counted() -> None:
+    store = served(rows())
+    late = book(store)
+    recount = store.begin_recount(SHOW)
+    assert recount
+    there = VertexRow("folder", "there", "there", "", 1000, -1, 400, 0)
+    job = VertexRow("job", JOB, "comp", "there", -1, -1, 400, 0)
+    found = [*rows()[:2], there, job]
+    assert store.end_recount(recount, counts(found, xmax=120, running={110}))
+    store.confirm(late, 110)  # counted in the former folder
+    gone = Release(SHOW, ALLOC, "there", JOB, 100, 0, 130)
+    assert not store.release(gone)
+    assert store.in_use(SHOW)["folder", "there"] == (400, 0)
+    again = store.begin_recount(SHOW)
+    assert again
+    assert store.end_recount(again, counts(found, xmax=140))
+    assert store.release(Release(SHOW, ALLOC, "there", JOB, 100, 0, 150))
+    assert store.in_use(SHOW)["folder", "there"] == (300, 0)
 
 
 def test_a_release_counts_where_what_was_read_has_it_not() -> None:

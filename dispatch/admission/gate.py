@@ -138,6 +138,10 @@ class Gate:
                 self.learn([(entry, error) for entry in entries])
             raise
 
+    def send(self, entries: Collection[Entry]) -> None:
+        """They are sent now, on a connection that is there."""
+        self.store.send(entry.ticket for entry in entries if entry.ticket)
+
     def confirm(self, entry: Entry, xact: int | None) -> None:
         """Its proc is committed, by this transaction."""
         if entry.ticket:

@@ -80,8 +80,12 @@ class Keeper:
     def _keep_leases(self, gate: Gate) -> None:
         with contextlib.closing(Line(self._dsn)) as line:
             while not self._stop.wait(self._settings.lease_seconds / _HEARTBEATS):
-                with self._guarded("the leases could not be renewed"), line.connected() as conn:
-                    gate.shows.keep(conn)
+                with self._guarded("the leases could not be renewed"):
+                    with line.connected() as conn:
+                        wanted = gate.shows.keep(conn)
+                    # the others are renewed by now, whatever becomes of these
+                    with line.connected() as conn:
+                        gate.shows.give_up(conn, wanted)
 
     def _recount(self, gate: Gate) -> None:
         every = self._settings.recount_seconds
@@ -105,13 +109,17 @@ class Keeper:
         every = self._settings.recount_seconds
         pause = self._pauses.setdefault(show, Backoff(every, _LONGEST_PAUSE * every))
         if pause.holds():
+            self.recount_soon({show})
             return
         what = f"show {gate.shows.name(show)} could not be counted anew"
-        pause.failed()  # until it has succeeded
         with self._guarded(what), line.connected() as conn:
             if gate.shows.recount_unless_busy(conn, show):
                 self.recounts += 1
+            else:
+                self.recount_soon({show})
             pause.succeeded()
+            return
+        pause.failed()
         if gate.store.age(show) > _STALE_AFTER * every:
             _log.error("%s for too long, and is served no more", what)
             gate.store.drop(show)

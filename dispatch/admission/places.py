@@ -58,8 +58,8 @@ class Places:
                 read = calls.allocations(conn, host if self._hosts else None)
             now = time.monotonic()
             self._hosts.update({each: (alloc, now) for each, alloc in read.items()})
-            found = self._hosts.get(host)
-        return found[0] if found else None
+            return read.get(host)
+        return found[0]
 
     def look_again(self, host: str) -> None:
         """The host has moved: look it up, before the shows on it are counted anew."""

@@ -21,7 +21,7 @@ class Recount:
 
     What a vertex holds confirmed at its mark is committed, so the snapshot that is read after the
     marks has it; all that is counted beyond the mark is kept on top, save what the snapshot is
-    known to have. ``since``: the last ticket that was let in before the database had answered.
+    known to have. ``since``: the last ticket that was sent before the database had answered.
     """
 
     def __init__(self, tenure: Tenure) -> None:
@@ -69,7 +69,7 @@ class Recount:
 
     def _place(self, job: Job, row: VertexRow | None) -> None:
         if row:
-            job.folder = self.tenure.folder(row.folder_id)
+            job.place(self.tenure.folder(row.folder_id))
         elif job.is_quiet and not job.cores:
             # finished; should it come back, it is looked up
             self.tenure.jobs.pop(job.key, None)

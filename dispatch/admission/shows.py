@@ -159,16 +159,16 @@ class Shows:
         if tokens:
             calls.end_leases(conn, self._holder, tokens)
 
-    def keep(self, conn: psycopg.Connection) -> None:
-        """Make the leases last; drop shows whose lease is gone, give up what others wait for."""
+    def keep(self, conn: psycopg.Connection) -> list[str]:
+        """Make the leases last, and drop shows whose lease is gone; those to give up to others."""
         tokens = self._store.tokens()
         if not tokens:
-            return
+            return []
         kept = calls.keep_leases(conn, self._holder, tokens, self._lease_seconds)
         for show_id, token in tokens.items():
             if show_id not in kept and self._store.drop(show_id, token):
                 _log.warning("the lease of show %s is gone", self._shows[show_id].name)
-        self.give_up(conn, [show_id for show_id, wanted in kept.items() if wanted])
+        return [show_id for show_id, wanted in kept.items() if wanted]
 
     def _serve(self, show_id: str, show: _Show) -> None:
         with self._connected() as conn:

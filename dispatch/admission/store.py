@@ -15,7 +15,6 @@ from retally.dispatch.admission.records import StoreCounts
 from retally.dispatch.admission.recount import Recount
 from retally.dispatch.admission.tenure import Tenure
 from retally.dispatch.admission.tickets import Missing, Refusal, Ticket
-from retally.sql.errors import RetallyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -41,6 +40,7 @@ class Store:
         self._lock = threading.Lock()
         self._tenures: dict[str, Tenure] = {}
         self._let_in = self._confirmed = self._rolled_back = self._in_doubt = 0
+        self._sent = 0
         self._refused: Counter[str] = Counter()
         self._changes = RecentChanges()
 
@@ -74,7 +74,14 @@ class Store:
                 folder.gpus_counted += gpus
                 by_job.gpus_counted += gpus
             self._let_in += 1
-            return Ticket(self._let_in, tenure, subscription, by_job, cores, gpus)
+            return Ticket(tenure, subscription, by_job, cores, gpus)
+
+    def send(self, tickets: Iterable[Ticket]) -> None:
+        """They are about to be sent: only snapshots that are read from now on can have them."""
+        with self._lock:
+            for ticket in tickets:
+                self._sent += 1
+                ticket.nr = self._sent
 
     def confirm(self, ticket: Ticket, xact: int | None = None) -> None:
         """The proc is committed, by this transaction.
@@ -82,9 +89,7 @@ class Store:
         Raises RetallyError when the ticket was used before.
         """
         with self._lock:
-            if not ticket.is_open:
-                raise _used()
-            ticket.is_open = False
+            ticket.close()
             recount = ticket.tenure.recount
             for vertex in (ticket.subscription, ticket.folder, ticket.job):
                 if vertex.confirm(ticket, xact) and recount:
@@ -94,9 +99,7 @@ class Store:
     def rollback(self, ticket: Ticket) -> None:
         """There is no such proc and never will be. Raises RetallyError as ``confirm``."""
         with self._lock:
-            if not ticket.is_open:
-                raise _used()
-            ticket.is_open = False
+            ticket.close()
             for vertex in (ticket.subscription, ticket.folder, ticket.job):
                 vertex.cores_counted -= ticket.cores
                 vertex.gpus_counted -= ticket.gpus
@@ -108,9 +111,7 @@ class Store:
         Raises RetallyError as ``confirm``.
         """
         with self._lock:
-            if not ticket.is_open:
-                raise _used()
-            ticket.is_open = False
+            ticket.close()
             self._in_doubt += 1
 
     def seed(self, show: str, token: int, counts: Counts) -> None:
@@ -171,7 +172,7 @@ class Store:
         """
         tenure, snapshot, rows = recount.tenure, counts.snapshot, counts.by_vertex()
         with self._lock:
-            recount.since = self._let_in
+            recount.since = self._sent
             if self._is_current(recount):
                 tenure.snapshot = snapshot
         new = (counts.rows[n : n + _AT_A_TIME] for n in range(0, len(counts.rows), _AT_A_TIME))
@@ -292,9 +293,3 @@ class Store:
                         vertex.kind, vertex.key, vertex.name, slot, current, limit, asked
                     )
         raise AssertionError("somebody has refused")
-
-
-def _used() -> RetallyError:
-    return RetallyError(
-        "this ticket was used before", "a booking is confirmed or rolled back exactly once"
-    )

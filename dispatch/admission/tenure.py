@@ -74,7 +74,7 @@ class Tenure:
         job = self.jobs.get(release.job or "")
         folder = self.folders.get(release.folder or "")
         subscription = self.subscriptions.get(release.alloc or "")
-        if job is None or job.folder is not folder:
+        if job is None or job.folder is not folder or job.is_moving:
             return False  # the job has moved, or is not known
         if subscription is None or subscription.snapshot.asked_at <= known_since:
             return False  # a host may have moved

@@ -6,23 +6,30 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from retally.sql.errors import RetallyError
+
 if TYPE_CHECKING:
     from retally.dispatch.admission.tenure import Tenure
     from retally.dispatch.admission.vertex import Job, Vertex
 
 
+#: Above all numbers: no snapshot has it.
+NOT_SENT = 1 << 62
+
+
 class Ticket:
     """A booking that was let in: it counts until it is rolled back, or its proc released.
 
-    ``nr`` goes up by one with each. ``is_open`` until it is known what became of it.
+    ``nr`` goes up by one with each that is sent to the database; before that it is NOT_SENT.
+    ``is_open`` until it is known what became of it.
     """
 
     __slots__ = ("cores", "folder", "gpus", "is_open", "job", "nr", "subscription", "tenure")
 
     def __init__(
-        self, nr: int, tenure: Tenure, subscription: Vertex, job: Job, cores: int, gpus: int
+        self, tenure: Tenure, subscription: Vertex, job: Job, cores: int, gpus: int
     ) -> None:
-        self.nr = nr
+        self.nr = NOT_SENT
         self.tenure = tenure
         self.subscription = subscription
         self.folder = job.folder
@@ -30,6 +37,14 @@ class Ticket:
         self.cores = cores
         self.gpus = gpus
         self.is_open = True
+
+    def close(self) -> None:
+        """It is known what became of it. Raises RetallyError when that was known before."""
+        if not self.is_open:
+            raise RetallyError(
+                "this ticket was used before", "a booking is confirmed or rolled back exactly once"
+            )
+        self.is_open = False
 
 
 @dataclass(frozen=True)

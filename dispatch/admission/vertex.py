@@ -21,7 +21,7 @@ class Vertex:
     ``confirmed`` with each that is committed and that the snapshot has not; a recount sets neither
     back, so that none is forgotten. ``room`` is the cap less the base: what ``counted`` may grow
     to. ``marked`` is what was confirmed when the recount ``marked_for`` came by. Tickets after
-    ``since`` were let in when the snapshot had been read. ``is_there`` False: the database has no
+    ``since`` were sent when the snapshot had been read. ``is_there`` False: the database has no
     such row, or had none when it was last read; then nothing is known of what is booked there.
     """
 
@@ -88,7 +88,7 @@ class Vertex:
         """Take over what was read after the mark, and keep what is counted beyond the mark.
 
         ``row`` None: there is none. ``cores``, ``gpus``: to be added to what it says. ``since``:
-        the last ticket that was let in before the database had answered.
+        the last ticket that was sent before the database had answered.
         """
         self.is_there = row is not None
         if row:
@@ -153,12 +153,23 @@ class Vertex:
 
 
 class Job(Vertex):
-    """A job, and the folder that its procs count in."""
+    """A job, and the folder that its procs count in.
 
-    __slots__ = ("folder",)
+    ``is_moving``: it has come to that folder while bookings were on their way that count in the
+    former one, so nobody knows where its procs are counted.
+    """
+
+    __slots__ = ("folder", "is_moving")
 
     def __init__(self, row: VertexRow, snapshot: Snapshot, folder: Vertex) -> None:
         super().__init__("job", row.key, snapshot, row)
+        self.folder = folder
+        self.is_moving = False
+
+    def place(self, folder: Vertex) -> None:
+        """Where it was read to be."""
+        all_read = self.cores_counted == self.cores_marked
+        self.is_moving = not all_read and (self.is_moving or folder is not self.folder)
         self.folder = folder
 
 
