@@ -1690,10 +1690,18 @@ COMMENT ON PROCEDURE retally.end_lease(IN p_show text) IS 'Ends the lease of a s
 CREATE FUNCTION retally.end_leases(p_holder text, p_scopes text[], p_tokens bigint[]) RETURNS void
     LANGUAGE sql
     AS $$
+    WITH free AS (
+        SELECT l.scope
+        FROM unnest(p_scopes, p_tokens) AS h (scope, token)
+        INNER JOIN retally.lease AS l ON h.scope = l.scope AND h.token = l.token
+        WHERE l.holder = p_holder
+        FOR NO KEY UPDATE OF l SKIP LOCKED
+    )
+
     UPDATE retally.lease AS l
     SET holder = NULL, expires_at = 'epoch'
-    FROM unnest(p_scopes, p_tokens) AS h (scope, token)
-    WHERE l.scope = h.scope AND l.token = h.token AND l.holder = p_holder
+    FROM free AS f
+    WHERE l.scope = f.scope
 $$;
 
 COMMENT ON FUNCTION retally.end_leases(p_holder text, p_scopes text[], p_tokens bigint[]) IS 'Ends leases of a dispatcher.';
