@@ -118,7 +118,8 @@ def test_who_closes_a_dispatcher_while_it_books_lets_nothing_past_the_caps(
             dispatcher.__exit__()
             for each in booking_on:
                 each.result(60)
-        assert booked(farm_db) == burst
+        # one of each thread may have been refused since its lease was given up
+        assert burst - 4 * 100 <= booked(farm_db) <= burst
 
 
 def _book_until_closed(dispatcher: Dispatcher, work: Work) -> None:
