@@ -159,10 +159,7 @@ class Store:
             if tenure is None:
                 return None
             recount = tenure.recount = Recount(tenure)
-        for part in recount.parts(_AT_A_TIME):
-            with self._lock:
-                for vertex in part:
-                    vertex.mark(recount)
+        self._in_parts(recount, recount.parts(_AT_A_TIME), lambda vertex: vertex.mark(recount))
         return recount
 
     def end_recount(self, recount: Recount, counts: Counts) -> bool:
@@ -216,7 +213,7 @@ class Store:
                 for tenure in self._tenures.values()
                 if change.show in {None, tenure.show}
             ]
-            return all(told)
+            return change.xact is not None and all(told)
 
     def tokens(self) -> dict[str, int]:
         """The served shows, and under which token."""
