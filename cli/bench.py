@@ -70,6 +70,52 @@ def names(
     return chosen
 
 
+def load_options(
+    *, clients: Sequence[int], seconds: float, rounds: int, hosts: int, seed: int
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """How many clients book on how many hosts, and for how long: ``--clients`` to ``--seed``.
+
+    The arguments are the defaults.
+    """
+    options = (
+        click.option(
+            "--clients",
+            callback=numbers,
+            default=",".join(map(str, clients)),
+            show_default=True,
+            metavar="N,N…",
+            help="How many clients book at a time.",
+        ),
+        click.option(
+            "--seconds",
+            type=click.FloatRange(min=0.1),
+            default=seconds,
+            show_default=True,
+            help="Measured time of each cell.",
+        ),
+        click.option(
+            "--rounds",
+            type=click.IntRange(min=1),
+            default=rounds,
+            show_default=True,
+            help="How often everything is measured; medians are reported.",
+        ),
+        click.option(
+            "--hosts", type=click.IntRange(min=1), default=hosts, show_default=True, help="Hosts."
+        ),
+        click.option(
+            "--seed", type=int, default=seed, show_default=True, help="Same seed, same draws."
+        ),
+    )
+
+    def wrap(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return wrap
+
+
 def bench_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where to measure, and what becomes of the outcome: ``--dsn`` to ``--debug``.
 

@@ -14,8 +14,8 @@ from retally.bench.admission.summary import costs
 from retally.cli.bench import (
     as_json,
     bench_options,
+    load_options,
     names,
-    numbers,
     print_bars,
     print_tables,
     stopped_by_signals,
@@ -86,30 +86,12 @@ _TABLES: tuple[tuple[tuple[Part, ...], tuple[str, ...]], ...] = (
     metavar="NAME[,NAME…]",
     help="What is measured.",
 )
-@click.option(
-    "--clients",
-    callback=numbers,
-    default=",".join(map(str, _PLAN.clients)),
-    show_default=True,
-    metavar="N,N…",
-    help="How many clients book at a time, with and without admission.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0.1),
-    default=_PLAN.seconds,
-    show_default=True,
-    help="Measured time of each cell.",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=_PLAN.rounds,
-    show_default=True,
-    help="How often everything but the part caps is measured; medians are reported.",
-)
-@click.option(
-    "--hosts", type=click.IntRange(min=1), default=_PLAN.hosts, show_default=True, help="Hosts."
+@load_options(
+    clients=_PLAN.clients,
+    seconds=_PLAN.seconds,
+    rounds=_PLAN.rounds,
+    hosts=_PLAN.hosts,
+    seed=_PLAN.seed,
 )
 @click.option(
     "--vertices",
@@ -123,10 +105,7 @@ _TABLES: tuple[tuple[tuple[Part, ...], tuple[str, ...]], ...] = (
     type=click.IntRange(min=1),
     default=_PLAN.bookings,
     show_default=True,
-    help="How many bookings the part caps has to get through.",
-)
-@click.option(
-    "--seed", type=int, default=_PLAN.seed, show_default=True, help="Same seed, same draws."
+    help="How many bookings the part caps has to get through, in one round.",
 )
 @bench_options
 def admission(

@@ -12,7 +12,7 @@ from retally.bench.dispatch.plot import draw
 from retally.cli.bench import (
     as_json,
     bench_options,
-    numbers,
+    load_options,
     print_bars,
     print_tables,
     stopped_by_signals,
@@ -32,33 +32,12 @@ _HEADS = ("what", "clients", "procs/s", "flag on is", "p50 ms", "p99 ms", "deadl
 
 
 @click.command()
-@click.option(
-    "--clients",
-    callback=numbers,
-    default=",".join(map(str, _PLAN.clients)),
-    show_default=True,
-    metavar="N,N…",
-    help="How many clients book at a time.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0.1),
-    default=_PLAN.seconds,
-    show_default=True,
-    help="Measured time of each cell.",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=_PLAN.rounds,
-    show_default=True,
-    help="How often everything is measured; medians are reported.",
-)
-@click.option(
-    "--hosts", type=click.IntRange(min=1), default=_PLAN.hosts, show_default=True, help="Hosts."
-)
-@click.option(
-    "--seed", type=int, default=_PLAN.seed, show_default=True, help="Same seed, same draws."
+@load_options(
+    clients=_PLAN.clients,
+    seconds=_PLAN.seconds,
+    rounds=_PLAN.rounds,
+    hosts=_PLAN.hosts,
+    seed=_PLAN.seed,
 )
 @bench_options
 def dispatch(
