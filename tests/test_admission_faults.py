@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from admitted import DEAF, stats
 from small_farm import Rows, Work, booking, make_work, manage
 from worker_process import await_true
 
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
     from conftest import Connect
     from tcp_proxy import Proxy
 
-    from retally.dispatch import AdmissionStats, Booking
+    from retally.dispatch import Booking
 
-DEAF = Admission(recount_seconds=3600, notify=False)
 LISTENING = Admission(recount_seconds=3600)
 
 
@@ -68,12 +68,6 @@ def fill(dispatcher: Dispatcher, asked: Booking) -> int:
         except DatabaseUnreachableError:
             continue
         count += 1
-
-
-def stats(dispatcher: Dispatcher) -> AdmissionStats:
-    found = dispatcher.stats()
-    assert found is not None
-    return found
 
 
 def test_after_a_crash_of_the_server_the_numbers_of_transactions_begin_lower_and_fool_nobody() -> (

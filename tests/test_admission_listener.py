@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from admitted import stats
 from bouncer import bouncer, program
 from small_farm import Rows, Work, booking, make_work, manage
 from worker_process import await_true
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from conftest import Connect
     from tcp_proxy import Proxy
 
-    from retally.dispatch import AdmissionStats
     from retally.sql.embedded import EmbeddedServer
 
 #: No recount within the test but for those that are asked for.
@@ -50,12 +50,6 @@ def await_heard(dispatcher: Dispatcher, connects: int = 1) -> None:
     before = stats(dispatcher).recounts
     await_true(lambda: stats(dispatcher).connects >= connects)
     await_true(lambda: stats(dispatcher).recounts > min(before, connects - 1))
-
-
-def stats(dispatcher: Dispatcher) -> AdmissionStats:
-    found = dispatcher.stats()
-    assert found is not None
-    return found
 
 
 def in_use(dispatcher: Dispatcher, work: Work) -> int:
