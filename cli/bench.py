@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from retally.bench.records import Bar, Place
 
 _Named = TypeVar("_Named")
+_Outcome = TypeVar("_Outcome", "AdmissionRun", "DispatchRun", "RecomputeRun")
 _FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 _BAR_HEADS = ("bar", "measured", "met")
 
@@ -68,6 +69,19 @@ def names(
         return tuple(one for name, one in known.items() if name in asked)
 
     return chosen
+
+
+def write_files(
+    outcome: _Outcome,
+    json_file: Path | None,
+    plot_file: Path | None,
+    draw: Callable[[_Outcome, Path], None],
+) -> None:
+    """Write the outcome where ``bench_options`` was told to; ``draw`` makes the plot."""
+    if json_file:
+        json_file.write_text(as_json(outcome) + "\n", encoding="utf-8")
+    if plot_file:
+        draw(outcome, plot_file)
 
 
 def load_options(

@@ -17,6 +17,7 @@ from retally.cli.bench import (
     print_tables,
     stopped_by_signals,
     where,
+    write_files,
 )
 from retally.cli.output import Row, note, print_rows, progress
 
@@ -72,10 +73,7 @@ def dispatch(
             bar.update(task, description=text, completed=number - 1, total=total)
 
         outcome = run(dsn, plan, tell)
-    if json_file:
-        json_file.write_text(as_json(outcome) + "\n", encoding="utf-8")
-    if plot_file:
-        draw(outcome, plot_file)
+    write_files(outcome, json_file, plot_file, draw)
     _print(outcome, style)
 
 

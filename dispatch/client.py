@@ -229,10 +229,10 @@ class Dispatcher:
             with translated(), lent.connection() as conn:
                 yield conn
         except DatabaseUnreachableError as error:
-            if not isinstance(error.__cause__, PoolTimeout | PoolClosed):
-                raise
             if isinstance(error.__cause__, PoolClosed):
                 raise _not_open() from error
+            if not isinstance(error.__cause__, PoolTimeout):
+                raise
             connect(self._dsn).close()  # where the database is away, this says so, and why
             raise NoConnectionError(
                 f"all {self._connections} connections were busy for {_WAIT_SECONDS:.0f} s",

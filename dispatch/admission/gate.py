@@ -26,14 +26,12 @@ from retally.sql.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
+    from retally.dispatch.admission.line import Connected
     from retally.dispatch.admission.settings import Admission
     from retally.dispatch.admission.tickets import Refusal
     from retally.dispatch.admission.wire import Release
     from retally.procedures.booking import Booking
-
-    Connected = Callable[[], AbstractContextManager[psycopg.Connection]]
 
 # Loads that one booking may need: its job's show, its lease, its job; and all that once more.
 _LOADS = 8

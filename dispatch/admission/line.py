@@ -9,9 +9,13 @@ from retally.sql.connect import connect
 from retally.sql.errors import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import psycopg
+
+    #: Lends a connection; each block is a transaction, or each of its statements.
+    Connected = Callable[[], AbstractContextManager[psycopg.Connection]]
 
 
 class Line:

@@ -10,11 +10,9 @@ from retally.procedures import admission as calls
 from retally.sql.errors import RetallyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable
 
-    import psycopg
-
+    from retally.dispatch.admission.line import Connected
     from retally.procedures.admission import JobCounts
 
 # Jobs come and go: past this many, all are forgotten and looked up again.
@@ -24,7 +22,7 @@ _MOST_JOBS = 200_000
 class Places:
     """The show of each job and the allocation of each host, by id. Any thread may ask."""
 
-    def __init__(self, connected: Callable[[], AbstractContextManager[psycopg.Connection]]) -> None:
+    def __init__(self, connected: Connected) -> None:
         self._connected = connected
         self._shows: dict[str, str] = {}
         # with the monotonic time at which it was known

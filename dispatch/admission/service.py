@@ -13,7 +13,7 @@ from retally.sql.errors import RetallyError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from retally.dispatch.admission.gate import Connected
+    from retally.dispatch.admission.line import Connected
     from retally.dispatch.admission.settings import Admission
 
 

@@ -13,10 +13,10 @@ from retally.sql.errors import RetallyError, ServedElsewhereError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from contextlib import AbstractContextManager
 
     import psycopg
 
+    from retally.dispatch.admission.line import Connected
     from retally.dispatch.admission.settings import Admission
     from retally.dispatch.admission.store import Store
 
@@ -44,7 +44,7 @@ class Shows:
         self,
         settings: Admission,
         store: Store,
-        connected: Callable[[], AbstractContextManager[psycopg.Connection]],
+        connected: Connected,
         on_served: Callable[[], None],
     ) -> None:
         self._holder = settings.holder()

@@ -119,8 +119,7 @@ class Store:
         tenure = Tenure(show, token, counts)
         with self._lock:
             for change in self._changes:
-                if change.show in {None, show}:
-                    tenure.change_limit(change)
+                tenure.change_limit(change)
             self._tenures[show] = tenure
 
     def drop(self, show: str, token: int | None = None) -> bool:
@@ -208,11 +207,7 @@ class Store:
         with self._lock:
             if change.xact is not None:
                 self._changes.add(change)
-            told = [
-                tenure.change_limit(change)
-                for tenure in self._tenures.values()
-                if change.show in {None, tenure.show}
-            ]
+            told = [tenure.change_limit(change) for tenure in self._tenures.values()]
             return change.xact is not None and all(told)
 
     def tokens(self) -> dict[str, int]:
@@ -259,8 +254,7 @@ class Store:
         """Take in a vertex that is not known yet, with what was told of its caps since the read."""
         if tenure.add(row, snapshot):
             for change in self._changes.of(row.key):
-                if change.show in {None, tenure.show}:
-                    tenure.change_limit(change)
+                tenure.change_limit(change)
 
     def _in_parts(
         self, recount: Recount, parts: Iterable[Sequence[T]], work: Callable[[T], None]

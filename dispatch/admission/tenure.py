@@ -90,7 +90,12 @@ class Tenure:
         return True
 
     def change_limit(self, change: LimitChange) -> bool:
-        """An admin has changed caps. False when only a recount can tell what follows from it."""
+        """An admin has changed caps, of this show or another one.
+
+        False when only a recount can tell what follows from it.
+        """
+        if change.show not in {None, self.show}:
+            return True
         known = {
             "subscription": self.subscriptions,
             "folder": self.folders,
